@@ -1,0 +1,1 @@
+//! The observe and admin doors.

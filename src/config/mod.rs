@@ -1,0 +1,1 @@
+//! Files and environment to validated settings, with every problem at once.

@@ -1,0 +1,1 @@
+//! The demo: three small apps and sidecars in front of them.

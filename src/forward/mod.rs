@@ -1,0 +1,1 @@
+//! What is shared by both directions: headers, bodies, sending.

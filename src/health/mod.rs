@@ -1,0 +1,1 @@
+//! Severity and the `/health` report: pure, no I/O.

@@ -1,0 +1,33 @@
+//! The vocabulary every room shares: what a service is, who may call it, what
+//! can go wrong. Plain data: no serde, no I/O, no clock.
+
+mod auth;
+mod database;
+mod failure;
+mod identity;
+mod name;
+mod origin;
+mod process;
+mod service;
+
+pub use auth::{
+    ApiKey, ApiKeyDigest, ApiKeyPolicy, AppToken, AuthPolicy, Deny, HookPolicy, HookPreset,
+    JwksSource, JwtAlgorithm, JwtKeys, JwtPolicy, MtlsName, MtlsPolicy, PathGlob, Preflight,
+    Requirement, Rule, Segment, Strategy, Who,
+};
+pub use database::{DatabaseIsolation, DatabaseReset, DatabaseSpec, DatabaseTls, Provision};
+pub use failure::{Failure, Kind};
+pub use identity::Identity;
+pub use name::{InvalidName, ServiceName};
+pub use origin::Origin;
+pub use process::{
+    AccessLog, AdminSettings, DiscoverySettings, DoorListen, LogFormat, LogLevel, OutboundSettings,
+    ProcessSettings, ReloadSettings, ShutdownSettings, SpanExporter, SqlSettings, TrustedProxies,
+    is_private,
+};
+pub use service::{
+    Address, AppHealthCheck, BreakerSpec, DependencyCredential, DependencySpec, HeaderCase,
+    HealthCheckSpec, HealthDetails, HealthSpec, Limits, PeerSpec, ProbeSpec, Propagation,
+    ServiceSpec, TlsClientSpec, TlsServerSpec, TlsVersion, TracingSpec, TrustParent,
+    UpstreamProtocol, UpstreamSpec, UpstreamTarget,
+};

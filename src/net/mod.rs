@@ -1,0 +1,1 @@
+//! Listeners, connections, deadlines: sockets and time.

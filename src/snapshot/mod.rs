@@ -1,0 +1,1 @@
+//! The published state of the process: immutable, ready to run.

@@ -1,0 +1,1 @@
+//! Trace context: read, decided, written.

@@ -1,0 +1,1 @@
+//! The only HTTP client of the data path: a pool per worker and upstream.

@@ -1,0 +1,1 @@
+//! Data threads: one runtime each, own listeners and pools.
