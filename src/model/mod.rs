@@ -3,6 +3,7 @@
 
 mod auth;
 mod database;
+mod effective;
 mod failure;
 mod identity;
 mod name;
@@ -16,6 +17,7 @@ pub use auth::{
     Requirement, Rule, Segment, Strategy, Who,
 };
 pub use database::{DatabaseIsolation, DatabaseReset, DatabaseSpec, DatabaseTls, Provision};
+pub use effective::EffectiveValue;
 pub use failure::{Failure, Kind};
 pub use identity::Identity;
 pub use name::{InvalidName, ServiceName};
