@@ -147,7 +147,7 @@ fn check(file: &Path, text: &str) -> Vec<Violation> {
 
 /// Words that only some rooms may say.
 fn check_words(file: &Path, room: &str, source: &Source, report: &mut impl FnMut(usize, String)) {
-    let reads_environment = file.starts_with("config") && file_name(file, 1).starts_with("process");
+    let reads_environment = file == Path::new("config/environment.rs");
     for (index, (line, token)) in source.tokens.iter().enumerate() {
         let Token::Word(word) = token else { continue };
         let path_goes_on =
@@ -162,14 +162,14 @@ fn check_words(file: &Path, room: &str, source: &Source, report: &mut impl FnMut
             "env" if !reads_environment && path_goes_on => {
                 report(
                     *line,
-                    "only config/process reads the environment".to_owned(),
+                    "only config/environment reads the environment".to_owned(),
                 );
             }
             // `#[arg(env)]` and `#[arg(env = "…")]` of clap read it as well.
             "env" if room == "cli" && source.is_argument_of(index, "arg") => {
                 report(
                     *line,
-                    "only config/process reads the environment".to_owned(),
+                    "only config/environment reads the environment".to_owned(),
                 );
             }
             _ => {}
@@ -338,12 +338,12 @@ mod the_checker_itself {
         let reading = "let home = std::env::var(\"HOME\");";
         assert_eq!(
             rules("app.rs", reading),
-            ["1: only config/process reads the environment"]
+            ["1: only config/environment reads the environment"]
         );
-        assert_eq!(rules("config/process.rs", reading), [""; 0]);
+        assert_eq!(rules("config/environment.rs", reading), [""; 0]);
         assert_eq!(
             rules("cli/run.rs", "#[arg(long, env = \"X\")] x: u8"),
-            ["1: only config/process reads the environment"]
+            ["1: only config/environment reads the environment"]
         );
         let metric = "let name = \"outrigger_http_requests_total\";";
         assert_eq!(
