@@ -9,6 +9,7 @@ mod identity;
 mod name;
 mod origin;
 mod process;
+mod reason;
 mod service;
 
 pub use auth::{
@@ -27,6 +28,7 @@ pub use process::{
     ProcessSettings, ReloadSettings, ShutdownSettings, SpanExporter, SqlSettings, TrustedProxies,
     is_private,
 };
+pub use reason::AuthReason;
 pub use service::{
     Address, AppHealthCheck, BreakerSpec, DependencyCredential, DependencySpec, HeaderCase,
     HealthCheckSpec, HealthDetails, HealthSpec, Limits, PeerSpec, ProbeSpec, Propagation,
