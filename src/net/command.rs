@@ -1,0 +1,46 @@
+//! What the control loop tells a worker.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+/// Names one listening socket group of the process; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub u32);
+
+/// A worker's own socket of a SO_REUSEPORT group.
+#[derive(Debug)]
+pub struct OpenListener {
+    pub id: ListenerId,
+    /// `SlotId::index` of the service behind the port.
+    pub slot: u32,
+    /// The real address, also when port 0 was asked for.
+    pub address: SocketAddr,
+    /// Bound, listening, non-blocking.
+    pub socket: TcpListener,
+}
+
+/// Sent over a bounded channel, one per worker, handled in order.
+#[derive(Debug)]
+pub enum WorkerCommand {
+    /// Load the current snapshot, open and close listeners, acknowledge. Once
+    /// every worker has acknowledged, the generation is in force: each request
+    /// begun afterwards follows it.
+    Adopt {
+        generation: u64,
+        open: Vec<OpenListener>,
+        /// Drained: the accept queue is served, then the socket is closed;
+        /// what is in flight finishes.
+        close: Vec<ListenerId>,
+        ack: oneshot::Sender<()>,
+    },
+    /// SIGTERM or `/drain`: responses carry `Connection: close` from now on;
+    /// at `close_listeners` the accept queues are served and the listeners
+    /// closed; at `deadline` what is left is cut. `done` when nothing is left.
+    Drain {
+        close_listeners: Instant,
+        deadline: Instant,
+        done: oneshot::Sender<()>,
+    },
+}

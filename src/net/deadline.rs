@@ -1,0 +1,261 @@
+//! One coarse clock and one set of deadlines per worker.
+//!
+//! A timer per request would cost a registration in the runtime's timer wheel
+//! each time. Here a deadline is an atomic number that belongs to a connection
+//! and is armed by one store; one task per worker sweeps them, at most 20 times
+//! a second and not at all while nothing is armed. Resolution: [`TICK`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+
+/// Shortest pause between two sweeps, and so the resolution.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// A far deadline is looked at again after this long at the latest, so that
+/// arming one almost never has to wake the sweeper.
+const HORIZON_MS: u64 = 1_000;
+
+const NEVER: u64 = u64::MAX;
+
+/// Milliseconds since the worker started, refreshed once per turn of its event
+/// loop (`on_thread_unpark`) rather than at each use.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    inner: Arc<ClockInner>,
+}
+
+#[derive(Debug)]
+struct ClockInner {
+    started: Instant,
+    now_ms: AtomicU64,
+}
+
+impl Clock {
+    /// Starts at zero.
+    pub fn start() -> Self {
+        Self {
+            inner: Arc::new(ClockInner {
+                started: Instant::now(),
+                now_ms: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Reads the real clock.
+    pub fn refresh(&self) {
+        let elapsed = self.inner.started.elapsed().as_millis();
+        self.inner.now_ms.store(
+            u64::try_from(elapsed).unwrap_or(NEVER - 1),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The time of this turn, in milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.inner.now_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// All deadlines of one worker.
+#[derive(Debug, Clone)]
+pub struct Deadlines {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    /// Locked by the worker's own thread only (registration and sweep), so
+    /// never contended; a mutex because the handles must be `Send`.
+    entries: Mutex<Vec<Arc<Entry>>>,
+    next_sweep_ms: AtomicU64,
+    bell: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at_ms: AtomicU64,
+    waker: AtomicWaker,
+}
+
+/// One deadline: armed, moved and disarmed any number of times.
+#[derive(Debug)]
+pub struct Deadline {
+    entry: Arc<Entry>,
+    shared: Arc<Shared>,
+}
+
+impl Deadlines {
+    /// An empty set on this clock; somebody must run [`Deadlines::sweep`].
+    pub fn new(clock: Clock) -> Self {
+        let shared = Shared {
+            clock,
+            entries: Mutex::new(Vec::new()),
+            next_sweep_ms: AtomicU64::new(NEVER),
+            bell: Notify::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The clock the deadlines are measured on.
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// A new, disarmed deadline; forgotten when dropped.
+    pub fn add(&self) -> Deadline {
+        let entry = Arc::new(Entry {
+            at_ms: AtomicU64::new(NEVER),
+            waker: AtomicWaker::new(),
+        });
+        lock(&self.shared.entries).push(Arc::clone(&entry));
+        Deadline {
+            entry,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Wakes what has expired, for ever. Run once per worker.
+    pub async fn sweep(&self) {
+        loop {
+            self.shared.clock.refresh();
+            let now_ms = self.shared.clock.now_ms();
+            let earliest_ms = self.wake_expired(now_ms);
+            let next_ms = match earliest_ms {
+                NEVER => NEVER,
+                earliest_ms => earliest_ms.clamp(now_ms + tick_ms(), now_ms + HORIZON_MS),
+            };
+            self.shared.next_sweep_ms.store(next_ms, Ordering::Relaxed);
+            if next_ms == NEVER {
+                self.shared.bell.notified().await;
+            } else {
+                let pause = Duration::from_millis(next_ms - now_ms);
+                // Rung only when something was armed for before the next sweep.
+                let _ = tokio::time::timeout(pause, self.shared.bell.notified()).await;
+            }
+        }
+    }
+
+    /// Wakes and forgets; returns the earliest armed deadline left.
+    fn wake_expired(&self, now_ms: u64) -> u64 {
+        let mut earliest_ms = NEVER;
+        lock(&self.shared.entries).retain(|entry| {
+            if Arc::strong_count(entry) == 1 {
+                return false;
+            }
+            let at_ms = entry.at_ms.load(Ordering::Relaxed);
+            if at_ms <= now_ms {
+                entry.waker.wake();
+            } else {
+                earliest_ms = earliest_ms.min(at_ms);
+            }
+            true
+        });
+        earliest_ms
+    }
+}
+
+impl Deadline {
+    /// Expires `after` from now; replaces an earlier setting.
+    pub fn arm(&self, after: Duration) {
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(NEVER);
+        let at_ms = self
+            .shared
+            .clock
+            .now_ms()
+            .saturating_add(after_ms)
+            .min(NEVER - 1);
+        self.entry.at_ms.store(at_ms, Ordering::Relaxed);
+        if at_ms < self.shared.next_sweep_ms.load(Ordering::Relaxed) {
+            self.shared.next_sweep_ms.store(at_ms, Ordering::Relaxed);
+            self.shared.bell.notify_one();
+        }
+    }
+
+    /// Never expires until armed again.
+    pub fn disarm(&self) {
+        self.entry.at_ms.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// Whether it is armed, expired or not.
+    pub fn is_armed(&self) -> bool {
+        self.entry.at_ms.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// Ready once expired; the task is woken when it does.
+    pub fn poll_expired(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.entry.waker.register(context.waker());
+        if self.entry.at_ms.load(Ordering::Relaxed) <= self.shared.clock.now_ms() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
+
+fn tick_ms() -> u64 {
+    u64::try_from(TICK.as_millis()).unwrap_or(50)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expired(deadline: &Deadline) -> impl Future<Output = ()> {
+        std::future::poll_fn(|context| deadline.poll_expired(context))
+    }
+
+    #[tokio::test]
+    async fn expires_after_its_time_and_not_before() {
+        let deadlines = Deadlines::new(Clock::start());
+        let sweeper = deadlines.clone();
+        let sweep = tokio::spawn(async move { sweeper.sweep().await });
+        let far = deadlines.add();
+        far.arm(Duration::from_secs(3600));
+        let near = deadlines.add();
+        let begun = Instant::now();
+        near.arm(Duration::from_millis(120));
+        tokio::time::timeout(Duration::from_secs(10), expired(&near))
+            .await
+            .expect("expires");
+        assert!(
+            begun.elapsed() >= Duration::from_millis(119),
+            "{:?}",
+            begun.elapsed()
+        );
+        near.disarm();
+        let far_or_near = async {
+            tokio::select! { () = expired(&near) => (), () = expired(&far) => () }
+        };
+        assert!(
+            tokio::time::timeout(Duration::from_millis(200), far_or_near)
+                .await
+                .is_err()
+        );
+        drop((near, far));
+        sweep.abort();
+    }
+
+    #[tokio::test]
+    async fn dropped_deadlines_are_forgotten() {
+        let deadlines = Deadlines::new(Clock::start());
+        let kept = deadlines.add();
+        for _ in 0..100 {
+            drop(deadlines.add());
+        }
+        kept.arm(Duration::from_secs(1));
+        assert_ne!(deadlines.wake_expired(0), NEVER);
+        assert_eq!(lock(&deadlines.shared.entries).len(), 1);
+    }
+}
