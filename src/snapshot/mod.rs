@@ -1,13 +1,17 @@
 //! The published state of the process: immutable, ready to run.
 
+mod command;
 mod service;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use command::{AdminCommand, ReloadOutcome};
 pub use service::{BuildContext, BuildError, Ready, Service, ServiceState, SlotId};
+pub use status::{ServiceStatus, ServingState, Status, StatusBoard, StatusProblem};
 
 use crate::model::{ProcessSettings, ServiceName};
 
