@@ -51,6 +51,120 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// All, in declaration order.
+    pub const ALL: [Self; 30] = [
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::BodyTooLarge,
+        Self::UriTooLong,
+        Self::HeadersTooLarge,
+        Self::ClientTimeout,
+        Self::ClientClosed,
+        Self::CredentialMissing,
+        Self::CredentialAmbiguous,
+        Self::CredentialInvalid,
+        Self::NotAllowed,
+        Self::AuthUnavailable,
+        Self::UnknownService,
+        Self::CrossSite,
+        Self::Misdirected,
+        Self::Loop,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::UpstreamClosed,
+        Self::UpstreamProtocol,
+        Self::UpgradeFailed,
+        Self::Dns,
+        Self::UpstreamTls,
+        Self::ResponseTimeout,
+        Self::AppUnavailable,
+        Self::Overloaded,
+        Self::CircuitOpen,
+        Self::ConfigInvalid,
+        Self::DatabaseUnavailable,
+        Self::Internal,
+    ];
+}
+
+/// Who or what made an error: the `cause` of metrics, log lines and problem
+/// bodies (SPEC §9). Several kinds share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    BadRequest,
+    ClientTimeout,
+    ClientClosed,
+    AuthDenied,
+    AuthUnavailable,
+    UnknownService,
+    Loop,
+    UpstreamConnectRefused,
+    UpstreamConnectTimeout,
+    UpstreamClosed,
+    UpstreamProtocol,
+    UpgradeFailed,
+    Dns,
+    UpstreamResponseTimeout,
+    AppUnavailable,
+    Overloaded,
+    CircuitOpen,
+    ConfigInvalid,
+    DatabaseUnavailable,
+    Internal,
+}
+
+impl Cause {
+    /// All, in declaration order: `cause as usize` is an index into it.
+    pub const ALL: [Self; 20] = [
+        Self::BadRequest,
+        Self::ClientTimeout,
+        Self::ClientClosed,
+        Self::AuthDenied,
+        Self::AuthUnavailable,
+        Self::UnknownService,
+        Self::Loop,
+        Self::UpstreamConnectRefused,
+        Self::UpstreamConnectTimeout,
+        Self::UpstreamClosed,
+        Self::UpstreamProtocol,
+        Self::UpgradeFailed,
+        Self::Dns,
+        Self::UpstreamResponseTimeout,
+        Self::AppUnavailable,
+        Self::Overloaded,
+        Self::CircuitOpen,
+        Self::ConfigInvalid,
+        Self::DatabaseUnavailable,
+        Self::Internal,
+    ];
+
+    /// The name printed everywhere.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::ClientTimeout => "client_timeout",
+            Self::ClientClosed => "client_closed",
+            Self::AuthDenied => "auth_denied",
+            Self::AuthUnavailable => "auth_unavailable",
+            Self::UnknownService => "unknown_service",
+            Self::Loop => "loop",
+            Self::UpstreamConnectRefused => "upstream_connect_refused",
+            Self::UpstreamConnectTimeout => "upstream_connect_timeout",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::UpstreamProtocol => "upstream_protocol",
+            Self::UpgradeFailed => "upgrade_failed",
+            Self::Dns => "dns",
+            Self::UpstreamResponseTimeout => "upstream_response_timeout",
+            Self::AppUnavailable => "app_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::CircuitOpen => "circuit_open",
+            Self::ConfigInvalid => "config_invalid",
+            Self::DatabaseUnavailable => "database_unavailable",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// A failed request: the kind, plus text for the log only.
 ///
 /// `detail` never reaches a client; `reply` has fixed texts for those.

@@ -19,7 +19,7 @@ pub use auth::{
 };
 pub use database::{DatabaseIsolation, DatabaseReset, DatabaseSpec, DatabaseTls, Provision};
 pub use effective::EffectiveValue;
-pub use failure::{Failure, Kind};
+pub use failure::{Cause, Failure, Kind};
 pub use identity::Identity;
 pub use name::{InvalidName, ServiceName};
 pub use origin::Origin;

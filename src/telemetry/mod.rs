@@ -1,1 +1,6 @@
 //! Metrics, logs and the record of one request.
+//!
+//! [`metrics`] is the only place that names a metric; [`log`] is the only
+//! writer of standard output while the daemon runs.
+
+pub mod metrics;

@@ -1,0 +1,243 @@
+//! The metrics of the process (SPEC §10).
+//!
+//! [`Metrics`] is the registry. A service records through [`ServiceMetrics`];
+//! each worker keeps a [`ServiceShard`], its own padded cells. Nothing on the
+//! data path takes a lock or looks a label up by string; sums are made when
+//! somebody scrapes, on the blocking pool.
+
+mod auth;
+mod cells;
+mod collect;
+mod families;
+mod process;
+mod service;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{Registry, TextEncoder};
+
+pub use auth::AuthResult;
+pub use cells::RetryReason;
+pub use families::markdown;
+pub use prometheus::TEXT_FORMAT;
+pub use service::{Direction, InFlight, PeerMetrics, ServiceMetrics, ServiceShard};
+
+use crate::model::ServiceName;
+
+/// All metrics of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+    registry: Registry,
+}
+
+/// What became of a change of configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadResult {
+    /// Published and in force.
+    Applied,
+    /// Refused: the last good version stays.
+    Refused,
+    /// Valid, but preparing or publishing failed.
+    Failed,
+}
+
+/// Labels of [`ReloadResult`], in its order.
+const RELOAD_RESULTS: [&str; 3] = ["applied", "refused", "failed"];
+
+/// What a monitor watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HealthKind {
+    App,
+    Database,
+    Dependency,
+}
+
+impl HealthKind {
+    /// Label value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Database => "database",
+            Self::Dependency => "dependency",
+        }
+    }
+}
+
+/// Last result of one monitor; kept by the monitor, gone with it.
+#[derive(Debug)]
+pub struct HealthGauge {
+    target: Arc<str>,
+    kind: HealthKind,
+    up: AtomicBool,
+}
+
+impl HealthGauge {
+    /// Whether the target is up.
+    pub fn set(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+}
+
+/// By target and kind; dead ones are dropped when a new one is made.
+type HealthGauges = BTreeMap<(Arc<str>, HealthKind), Weak<HealthGauge>>;
+
+struct Inner {
+    shards: usize,
+    tables: Arc<service::Tables>,
+    services: Mutex<BTreeMap<ServiceName, Weak<ServiceMetrics>>>,
+    health: Mutex<HealthGauges>,
+    panics: Mutex<BTreeMap<&'static str, u64>>,
+    hash: Mutex<Option<Arc<str>>>,
+    reloads: [AtomicU64; RELOAD_RESULTS.len()],
+    generation: AtomicU64,
+    generations_alive: AtomicU64,
+    last_success_ms: AtomicU64,
+    compiled: AtomicU64,
+    built: AtomicU64,
+    lines_dropped: Arc<AtomicU64>,
+}
+
+impl Inner {
+    /// The services somebody still holds, sorted by name.
+    fn services(&self) -> Vec<Arc<ServiceMetrics>> {
+        locked(&self.services)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+}
+
+impl Metrics {
+    /// A registry with `shards` sets of cells per service: one per worker, and
+    /// at least one.
+    pub fn new(shards: usize) -> Self {
+        let inner = Arc::new(Inner {
+            shards: shards.max(1),
+            tables: Arc::new(service::Tables {
+                codes: cells::Codes::new(),
+                auth: auth::AuthKeys::new(),
+            }),
+            services: Mutex::default(),
+            health: Mutex::default(),
+            panics: Mutex::default(),
+            hash: Mutex::default(),
+            reloads: [const { AtomicU64::new(0) }; RELOAD_RESULTS.len()],
+            generation: AtomicU64::new(0),
+            generations_alive: AtomicU64::new(0),
+            last_success_ms: AtomicU64::new(0),
+            compiled: AtomicU64::new(0),
+            built: AtomicU64::new(0),
+            lines_dropped: Arc::new(AtomicU64::new(0)),
+        });
+        let registry = Registry::new();
+        collect::AllMetrics::new(Arc::clone(&inner))
+            .and_then(|collector| registry.register(Box::new(collector)))
+            .expect("the table of families is valid and registered once");
+        Self { inner, registry }
+    }
+
+    /// The cells of a service: the same ones as long as anybody holds them, so
+    /// that counters survive a reload.
+    pub fn service(&self, name: &ServiceName) -> Arc<ServiceMetrics> {
+        let mut services = locked(&self.inner.services);
+        if let Some(known) = services.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        services.retain(|_, handle| handle.strong_count() > 0);
+        let inner = &self.inner;
+        let made = Arc::new(ServiceMetrics::new(name, &inner.tables, inner.shards));
+        services.insert(name.clone(), Arc::downgrade(&made));
+        made
+    }
+
+    /// The gauge of a monitor: `target` is a service key or a dependency's
+    /// name. Two monitors of one target share it.
+    pub fn health(&self, target: &str, kind: HealthKind) -> Arc<HealthGauge> {
+        let mut gauges = locked(&self.inner.health);
+        let target: Arc<str> = Arc::from(target);
+        let key = (Arc::clone(&target), kind);
+        if let Some(known) = gauges.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        gauges.retain(|_, handle| handle.strong_count() > 0);
+        let made = Arc::new(HealthGauge {
+            target,
+            kind,
+            up: AtomicBool::new(false),
+        });
+        gauges.insert(key, Arc::downgrade(&made));
+        made
+    }
+
+    /// A change of configuration ended.
+    pub fn config_reload(&self, result: ReloadResult) {
+        if let Some(cell) = self.inner.reloads.get(result as usize) {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All workers run `generation`, whose configuration has this digest.
+    pub fn config_in_force(&self, generation: u64, hash: &Arc<str>) {
+        self.inner.generation.store(generation, Ordering::Relaxed);
+        *locked(&self.inner.hash) = Some(Arc::clone(hash));
+    }
+
+    /// The last time everything that changed was applied without a problem.
+    pub fn config_success(&self, at: SystemTime) {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let milliseconds = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.inner
+            .last_success_ms
+            .store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Snapshots not yet freed.
+    pub fn config_generations_alive(&self, count: u64) {
+        self.inner.generations_alive.store(count, Ordering::Relaxed);
+    }
+
+    /// Service files compiled this turn, not reused.
+    pub fn services_compiled(&self, count: u64) {
+        self.inner.compiled.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Services made ready this turn, not reused.
+    pub fn services_built(&self, count: u64) {
+        self.inner.built.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A panic of `task` was caught.
+    pub fn task_panic(&self, task: &'static str) {
+        let mut panics = locked(&self.inner.panics);
+        let count = panics.entry(task).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Where the log counts the lines it lost.
+    pub fn lines_dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.inner.lines_dropped)
+    }
+
+    /// The text exposition, served with content type [`TEXT_FORMAT`]. Takes
+    /// milliseconds with many services: never on a worker.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
+        text
+    }
+}
+
+/// No code panics while holding one of these locks; if it did, the numbers
+/// would still be good.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

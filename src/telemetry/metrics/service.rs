@@ -1,0 +1,204 @@
+//! The handles a service and its workers record through.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use http::Method;
+
+use super::auth::{AuthKey, AuthKeys, AuthResult, KEYS};
+use super::cells::{Codes, LaneCells, Padded, RetryReason, ServiceCells};
+use crate::model::{Cause, ServiceName};
+
+/// Tables shared by all services.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) codes: Codes,
+    pub(super) auth: AuthKeys,
+}
+
+/// All cells of one service. Kept by the service's part of the snapshot; when
+/// the last holder lets go, the service's series disappear.
+#[derive(Debug)]
+pub struct ServiceMetrics {
+    pub(super) name: ServiceName,
+    pub(super) tables: Arc<Tables>,
+    pub(super) shards: Box<[Padded<ServiceCells>]>,
+    pub(super) peers: Mutex<BTreeMap<Arc<str>, Weak<PeerMetrics>>>,
+    pub(super) stale: AtomicBool,
+}
+
+impl ServiceMetrics {
+    pub(super) fn new(name: &ServiceName, tables: &Arc<Tables>, shards: usize) -> Self {
+        Self {
+            name: name.clone(),
+            tables: Arc::clone(tables),
+            shards: (0..shards).map(|_| Padded(ServiceCells::new())).collect(),
+            peers: Mutex::new(BTreeMap::new()),
+            stale: AtomicBool::new(false),
+        }
+    }
+
+    /// The cells of one worker; numbers beyond the last shard wrap around.
+    pub fn shard(self: &Arc<Self>, worker: usize) -> ServiceShard {
+        ServiceShard {
+            worker: worker % self.shards.len(),
+            service: Arc::clone(self),
+        }
+    }
+
+    /// The cells for calls toward `peer` (a dependency's key or name, from
+    /// configuration). The same handle as long as somebody keeps it.
+    pub fn peer(&self, peer: &str) -> Arc<PeerMetrics> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = peers.get(peer).and_then(Weak::upgrade) {
+            return known;
+        }
+        peers.retain(|_, handle| handle.strong_count() > 0);
+        let made = Arc::new(PeerMetrics {
+            peer: Arc::from(peer),
+            shards: (0..self.shards.len())
+                .map(|_| Padded(LaneCells::new()))
+                .collect(),
+        });
+        peers.insert(Arc::clone(&made.peer), Arc::downgrade(&made));
+        made
+    }
+
+    /// Whether the service runs on an older version because the present one
+    /// was refused.
+    pub fn set_stale(&self, stale: bool) {
+        self.stale.store(stale, Ordering::Relaxed);
+    }
+
+    /// Requests in flight on all workers, inbound.
+    pub fn inbound_in_flight(&self) -> i64 {
+        self.shards
+            .iter()
+            .map(|shard| shard.0.inbound.in_flight.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// All cells for calls of one service toward one peer.
+#[derive(Debug)]
+pub struct PeerMetrics {
+    pub(super) peer: Arc<str>,
+    pub(super) shards: Box<[Padded<LaneCells>]>,
+}
+
+/// Which way a request goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Direction<'a> {
+    /// Toward the app.
+    Inbound,
+    /// From the app toward a peer.
+    Outbound(&'a PeerMetrics),
+}
+
+/// One worker's own cells of one service. Recording is a few relaxed adds on
+/// cache lines nobody else writes: no lock, no look-up by string.
+#[derive(Debug, Clone)]
+pub struct ServiceShard {
+    service: Arc<ServiceMetrics>,
+    worker: usize,
+}
+
+impl ServiceShard {
+    /// A request ended. `total` runs from the complete head to the end of the
+    /// body; `upstream` is the part of it spent on the upstream.
+    pub fn request(
+        &self,
+        direction: Direction<'_>,
+        method: &Method,
+        status: u16,
+        total: Duration,
+        upstream: Duration,
+    ) {
+        let codes = &self.service.tables.codes;
+        self.lane(direction)
+            .request(codes, method, status, total, upstream);
+    }
+
+    /// A request the parser refused with `status` (400, 414, 431) before
+    /// anybody saw its method: counted with method `_OTHER` and cause
+    /// `bad_request`.
+    pub fn parser_refused(&self, status: u16) {
+        let cells = self.cells();
+        cells.inbound.refused(&self.service.tables.codes, status);
+        self.proxy_error(Cause::BadRequest);
+    }
+
+    /// Requests being served. Every `inc` needs its `dec`: call them from one
+    /// drop guard.
+    pub fn in_flight<'a>(&'a self, direction: Direction<'a>) -> InFlight<'a> {
+        InFlight(&self.lane(direction).in_flight)
+    }
+
+    /// The sidecar answered instead of the app.
+    pub fn proxy_error(&self, cause: Cause) {
+        if let Some(cell) = self.cells().errors.get(cause as usize) {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An authenticator decided. All words are fixed in the program.
+    pub fn auth_decision(&self, strategy: &'static str, result: AuthResult, reason: &'static str) {
+        let index = self.service.tables.auth.index(&AuthKey {
+            strategy,
+            result,
+            reason,
+        });
+        let row = self
+            .cells()
+            .auth
+            .get_or_init(|| Box::new([const { AtomicU64::new(0) }; KEYS]));
+        if let Some(cell) = row.get(index) {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An attempt after the first begins.
+    pub fn retry(&self, reason: RetryReason) {
+        if let Some(cell) = self.cells().retries.get(reason as usize) {
+            cell.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn lane<'a>(&'a self, direction: Direction<'a>) -> &'a LaneCells {
+        match direction {
+            Direction::Inbound => &self.cells().inbound,
+            // Both have one shard per worker, so the fallback is never taken.
+            Direction::Outbound(peer) => peer
+                .shards
+                .get(self.worker)
+                .map_or(&self.cells().inbound, |shard| &shard.0),
+        }
+    }
+
+    fn cells(&self) -> &ServiceCells {
+        &self
+            .service
+            .shards
+            .get(self.worker)
+            .expect("the worker number was reduced when the shard was made")
+            .0
+    }
+}
+
+/// The in-flight gauge of one worker.
+#[derive(Debug)]
+pub struct InFlight<'a>(&'a AtomicI64);
+
+impl InFlight<'_> {
+    /// A request began.
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request ended.
+    pub fn dec(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
