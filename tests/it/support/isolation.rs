@@ -1,0 +1,102 @@
+//! Namespaces and other users, where the machine allows them. A test that needs
+//! one and cannot have it says so and ends; on the machines that check changes,
+//! all of them are there.
+
+use std::process::{Command, Stdio};
+
+/// Something that starts another command: `unshare …`, `setpriv …`.
+#[derive(Default)]
+pub(crate) struct Wrapper(Vec<String>);
+
+impl Wrapper {
+    fn shell(prefix: &[&str], script: &str) -> Self {
+        let mut words: Vec<String> = prefix.iter().map(|word| (*word).to_owned()).collect();
+        words.extend(["sh", "-c", &format!("{script} && exec \"$@\""), "sh"].map(str::to_owned));
+        Self(words)
+    }
+
+    /// A user namespace in which no inotify instance can be made.
+    pub(crate) fn without_inotify() -> Option<Self> {
+        let wrapper = Self::shell(
+            &["unshare", "--user", "--map-root-user"],
+            "echo 0 > /proc/sys/user/max_inotify_instances",
+        );
+        wrapper.works().then_some(wrapper)
+    }
+
+    /// A network of its own with loopback and, beside it, the address
+    /// [`OTHER_ADDRESS`]; nothing else can be reached.
+    pub(crate) fn own_network() -> Option<Self> {
+        let script = format!("ip link set lo up && ip address add {OTHER_ADDRESS}/32 dev lo");
+        let wrapper = Self::shell(&["unshare", "--user", "--map-root-user", "--net"], &script);
+        wrapper.works().then_some(wrapper)
+    }
+
+    /// A user without rights.
+    pub(crate) fn nobody() -> Option<Self> {
+        let words = [
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ];
+        let wrapper = Self(words.map(str::to_owned).to_vec());
+        wrapper.works().then_some(wrapper)
+    }
+
+    fn works(&self) -> bool {
+        let works = self
+            .command("true")
+            .stdin(Stdio::null())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if !works {
+            println!(
+                "skipped: this machine does not allow `{}`",
+                self.0.join(" ")
+            );
+        }
+        works
+    }
+
+    /// The command that starts `program`.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        match self.0.split_first() {
+            None => Command::new(program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        }
+    }
+}
+
+/// An address of the machine that is not loopback, inside [`Wrapper::own_network`].
+pub(crate) const OTHER_ADDRESS: &str = "10.201.0.1";
+
+/// Runs one `#[ignore]`d test of this binary inside `wrapper` and passes its
+/// verdict on.
+#[track_caller]
+pub(crate) fn run_test_within(wrapper: &Wrapper, name: &str) {
+    let this = std::env::current_exe().expect("a test knows its binary");
+    let output = wrapper
+        .command(this.to_str().expect("a target folder is text"))
+        .args([
+            "--exact",
+            name,
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .stdin(Stdio::null())
+        .output()
+        .expect("this binary can be started again");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "`{name}` failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

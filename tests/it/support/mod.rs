@@ -1,0 +1,17 @@
+//! The harness: scripted apps and clients at byte level, the daemon as a child
+//! process, load, faults. Every wait is on a condition and has a deadline.
+#![allow(dead_code, reason = "not every helper has a test yet that needs it")]
+
+pub(crate) mod app;
+pub(crate) mod client;
+pub(crate) mod daemon;
+pub(crate) mod isolation;
+pub(crate) mod load;
+pub(crate) mod message;
+pub(crate) mod metrics;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod scripts;
+pub(crate) mod shim;
+pub(crate) mod tree;
+pub(crate) mod wait;

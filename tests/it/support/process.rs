@@ -1,0 +1,47 @@
+//! What `/proc` says about a process, and signals to it.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+/// Resident memory in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is alive");
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok())
+        .expect("the kernel reports VmRSS")
+}
+
+/// Open file descriptors.
+pub(crate) fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("the process is ours")
+        .count()
+}
+
+/// Threads.
+pub(crate) fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("the process is ours")
+        .count()
+}
+
+/// Sends a signal by its name, `TERM` or `INT`.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {pid}")])
+        .stdin(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    assert!(sent, "SIG{name} could not be sent to {pid}");
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc is there");
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .is_some_and(|rest| rest.split_whitespace().nth(1) == Some("0"))
+}
