@@ -1,0 +1,108 @@
+//! What goes into a decision and what comes out of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response};
+use smallvec::SmallVec;
+
+use crate::model::{AuthReason, Identity, Kind, Strategy};
+use crate::telemetry::metrics::AuthResult;
+
+/// A request as authentication sees it. Reserved headers are already gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    pub method: &'a Method,
+    /// Raw, as received.
+    pub path: &'a str,
+    /// Raw, without `?`.
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    /// The client, as FWD-1 determines it.
+    pub peer: IpAddr,
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// The request's authority.
+    pub host: &'a str,
+    /// Names of a verified client certificate: URI and DNS names.
+    pub certificate: Option<&'a [Arc<str>]>,
+    /// Trace headers of this hop, for the hook's request.
+    pub trace: &'a [(HeaderName, HeaderValue)],
+}
+
+/// Headers to set toward the app. Five fit without allocation: the four of the
+/// identity and the app token.
+pub type SetHeaders = SmallVec<[(HeaderName, HeaderValue); 5]>;
+
+/// Headers to drop before the app.
+pub type RemoveHeaders = SmallVec<[HeaderName; 2]>;
+
+/// The request may pass. Apply `remove` first, then `set` (replacing).
+#[derive(Debug)]
+pub struct Allowed {
+    /// The caller; `None` where nobody was asked.
+    pub identity: Option<Identity>,
+    /// The rule that matched, an index into the policy's rules: it may name
+    /// another upstream.
+    pub rule: Option<usize>,
+    pub set: SetHeaders,
+    pub remove: RemoveHeaders,
+    /// Metric label: a strategy's name, or `none`.
+    pub strategy: &'static str,
+    /// Metric label, of [`AuthReason`].
+    pub reason: &'static str,
+}
+
+impl Allowed {
+    /// Both were granted: the first one that knows the caller names it.
+    pub(super) fn and(self, other: Self) -> Self {
+        let (mut kept, dropped) = match (&self.identity, &other.identity) {
+            (None, Some(_)) => (other, self),
+            _ => (self, other),
+        };
+        kept.remove.extend(dropped.remove);
+        kept
+    }
+}
+
+/// The request is refused, or cannot be judged.
+#[derive(Debug)]
+pub struct Denied {
+    /// What `reply` answers with, unless there is an answer to relay.
+    pub kind: Kind,
+    /// Metric label: a strategy's name, or `none`.
+    pub strategy: &'static str,
+    /// Metric label and log text, of [`AuthReason`]; never for the client.
+    pub reason: &'static str,
+    /// The hook's own answer.
+    pub relay: Option<Box<Response<Bytes>>>,
+}
+
+impl Denied {
+    pub(super) fn new(kind: Kind, strategy: Option<Strategy>, reason: AuthReason) -> Self {
+        Self {
+            kind,
+            strategy: label(strategy),
+            reason: reason.as_str(),
+            relay: None,
+        }
+    }
+
+    /// `result` label: whether a decision was reached at all.
+    pub fn result(&self) -> AuthResult {
+        match self.kind {
+            Kind::AuthUnavailable => AuthResult::Unavailable,
+            _ => AuthResult::Denied,
+        }
+    }
+}
+
+/// `strategy` label.
+pub(super) const fn label(strategy: Option<Strategy>) -> &'static str {
+    match strategy {
+        Some(strategy) => strategy.as_str(),
+        None => "none",
+    }
+}

@@ -1,0 +1,162 @@
+//! Where credentials are found: `x-api-key` and `Authorization: Bearer`.
+
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
+
+use crate::model::{AuthReason, Kind};
+
+use super::call::Denied;
+
+/// Carrier of API keys.
+pub(super) static X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The credentials a request carries, borrowed from its headers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Carried<'a> {
+    /// `x-api-key`.
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) bearer: Option<Bearer<'a>>,
+}
+
+/// What follows `Bearer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bearer<'a> {
+    /// Three base64url parts.
+    Token(&'a str),
+    /// Anything else.
+    Key(&'a [u8]),
+}
+
+impl<'a> Carried<'a> {
+    /// Reads both carriers.
+    ///
+    /// # Errors
+    /// `CredentialAmbiguous` for more than one field of a carrier or an empty
+    /// credential (RFC 6750 §3.1 `invalid_request`).
+    pub(super) fn read(headers: &'a HeaderMap) -> Result<Self, Denied> {
+        let key = one(headers, &X_API_KEY)?;
+        let bearer = match one(headers, &AUTHORIZATION)? {
+            Some(value) => read_bearer(value)?,
+            None => None,
+        };
+        if key.is_some_and(<[u8]>::is_empty) {
+            return Err(ambiguous());
+        }
+        Ok(Self { key, bearer })
+    }
+}
+
+fn ambiguous() -> Denied {
+    Denied::new(Kind::CredentialAmbiguous, None, AuthReason::Ambiguous)
+}
+
+/// The field's value, which may stand once at most.
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Denied> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(ambiguous());
+    }
+    Ok(first.map(|value| value.as_bytes().trim_ascii()))
+}
+
+/// The scheme is compared case-insensitively (RFC 9110 §11.1); another scheme is
+/// somebody else's credential and counts as none.
+fn read_bearer(value: &[u8]) -> Result<Option<Bearer<'_>>, Denied> {
+    let (scheme, rest) = match value.iter().position(|byte| *byte == b' ') {
+        Some(at) => value.split_at(at),
+        None => (value, &[][..]),
+    };
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Ok(None);
+    }
+    let credential = rest.trim_ascii();
+    if credential.is_empty() {
+        return Err(ambiguous());
+    }
+    Ok(Some(match std::str::from_utf8(credential) {
+        Ok(text) if is_token_shaped(text) => Bearer::Token(text),
+        _ => Bearer::Key(credential),
+    }))
+}
+
+/// Three parts of base64url characters. The last may be empty: a token stripped
+/// of its signature is a bad token, not a key.
+fn is_token_shaped(text: &str) -> bool {
+    let mut dots = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'.' => dots += 1,
+            b'-' | b'_' => {}
+            _ if byte.is_ascii_alphanumeric() => {}
+            _ => return false,
+        }
+    }
+    dots == 2 && !text.starts_with('.') && !text.contains("..")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn bearer(value: &'static str) -> Option<Option<Bearer<'static>>> {
+        read_bearer(value.as_bytes()).ok()
+    }
+
+    #[test]
+    fn shapes() {
+        assert_eq!(bearer("Bearer a.b.c"), Some(Some(Bearer::Token("a.b.c"))));
+        assert_eq!(bearer("bEARER a.b.c"), Some(Some(Bearer::Token("a.b.c"))));
+        assert_eq!(bearer("Bearer   a.b."), Some(Some(Bearer::Token("a.b."))));
+        for key in [
+            "abc", "a.b", "a.b.c.d", "a.b.c=", "a..c", ".b.c", "a b", "a.b.c d",
+        ] {
+            let value: &'static str = format!("Bearer {key}").leak();
+            assert_eq!(
+                bearer(value),
+                Some(Some(Bearer::Key(key.as_bytes()))),
+                "{key}"
+            );
+        }
+        for other in [
+            "Basic YTpi",
+            "Bearer2 x",
+            "Bearertoken",
+            "",
+            "Digest a=b",
+            "Bearer\tx",
+        ] {
+            assert_eq!(bearer(other), Some(None), "{other}");
+        }
+        for empty in ["Bearer", "bearer ", "Bearer    "] {
+            assert_eq!(bearer(empty), None, "{empty}");
+        }
+    }
+
+    #[test]
+    fn each_carrier_once() {
+        for fields in [
+            &[("authorization", "Bearer a"), ("authorization", "Bearer a")][..],
+            &[("authorization", "Basic a"), ("authorization", "Bearer a")],
+            &[("x-api-key", "a"), ("x-api-key", "a")],
+            &[("x-api-key", "")],
+            &[("authorization", "Bearer")],
+        ] {
+            let denied = Carried::read(&headers(fields)).map(|_| ()).unwrap_err();
+            assert_eq!(denied.kind, Kind::CredentialAmbiguous, "{fields:?}");
+        }
+        let map = headers(&[("authorization", "Bearer a.b.c"), ("x-api-key", "k")]);
+        let carried = Carried::read(&map).unwrap();
+        assert_eq!(carried.key, Some(&b"k"[..]));
+        assert_eq!(carried.bearer, Some(Bearer::Token("a.b.c")));
+    }
+}

@@ -1,0 +1,164 @@
+//! What the app is told: identity headers, its own token, hidden credentials.
+
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use crate::model::{AuthPolicy, AuthReason};
+
+use super::BuildError;
+use super::call::{Allowed, RemoveHeaders, SetHeaders, label};
+use super::carrier::{Bearer, X_API_KEY};
+use super::named::{
+    Named, PerWorker, X_AUTH_FAILED_OPEN, X_AUTH_STRATEGY, X_AUTH_SUBJECT, X_SERVICE_CALL,
+    X_SERVICE_NAME,
+};
+use super::request::Request;
+use super::settle::Proofs;
+
+/// Pre-built changes to an allowed request.
+#[derive(Debug)]
+pub(super) struct Grants {
+    /// Sent with every forwarded request; a copy for each worker.
+    app_token: Option<PerWorker<(HeaderName, HeaderValue)>>,
+    reserved: Box<[HeaderName]>,
+    /// Carriers that somebody here may set: inbound cannot strip them before
+    /// they are read, so they are dropped from every allowed request.
+    settable_carriers: Box<[HeaderName]>,
+    hide: Hide,
+}
+
+/// `hideCredentials`.
+#[derive(Debug, Clone, Copy)]
+struct Hide {
+    on: bool,
+    /// Whether such credentials mean anything to this service.
+    keys: bool,
+    bearers: bool,
+}
+
+impl Grants {
+    pub(super) fn build(policy: &AuthPolicy, workers: usize) -> Result<Self, BuildError> {
+        let mut names = vec![
+            X_AUTH_STRATEGY.clone(),
+            X_AUTH_SUBJECT.clone(),
+            X_AUTH_FAILED_OPEN.clone(),
+            X_SERVICE_CALL.clone(),
+            X_SERVICE_NAME.clone(),
+        ];
+        let claims = policy.jwt.iter().flat_map(|jwt| jwt.claims.values());
+        let answers = policy.hook.iter().flat_map(|hook| &hook.response_headers);
+        for text in claims.chain(answers) {
+            names.push(header_name(text)?);
+        }
+        let app_token = match &policy.app_token {
+            None => None,
+            Some(token) => {
+                let name = header_name(&token.header)?;
+                let bytes = token.value.expose();
+                HeaderValue::from_bytes(bytes).map_err(|_| BuildError::AppToken)?;
+                names.push(name.clone());
+                Some(PerWorker::new(workers, || {
+                    let mut value = HeaderValue::from_bytes(bytes)
+                        .expect("the same bytes were accepted a moment ago");
+                    value.set_sensitive(true);
+                    (name.clone(), value)
+                }))
+            }
+        };
+        let (carriers, mut reserved): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|name| *name == AUTHORIZATION || *name == COOKIE || *name == X_API_KEY);
+        reserved.sort_by(|left, right| left.as_str().cmp(right.as_str()));
+        reserved.dedup();
+        Ok(Self {
+            app_token,
+            reserved: reserved.into(),
+            settable_carriers: carriers.into(),
+            hide: Hide {
+                on: policy.hide_credentials,
+                keys: policy.api_key.is_some(),
+                bearers: policy.api_key.is_some() || policy.jwt.is_some(),
+            },
+        })
+    }
+
+    pub(super) fn reserved(&self) -> &[HeaderName] {
+        &self.reserved
+    }
+
+    /// A request that nobody was asked about. With `hideCredentials`, what would
+    /// be a credential of this service elsewhere is dropped here too; a preflight
+    /// has none to show.
+    pub(super) fn anonymous(&self, request: &Request<'_>, reason: AuthReason) -> Allowed {
+        let mut remove = self.carriers();
+        let preflight = reason == AuthReason::Preflight;
+        if preflight {
+            remove.push(COOKIE);
+        }
+        if preflight || (self.hide.on && self.hide.keys) {
+            remove.push(X_API_KEY.clone());
+        }
+        let is_bearer = || !matches!(request.carried(), Ok(carried) if carried.bearer.is_none());
+        if preflight || (self.hide.on && self.hide.bearers && is_bearer()) {
+            remove.push(AUTHORIZATION);
+        }
+        Allowed {
+            identity: None,
+            rule: None,
+            set: self.start(request.worker),
+            remove,
+            strategy: label(None),
+            reason: reason.as_str(),
+        }
+    }
+
+    /// A request whose caller is known.
+    pub(super) fn authenticated(
+        &self,
+        request: &Request<'_>,
+        named: &Named,
+        proofs: &Proofs<'_>,
+    ) -> Allowed {
+        let mut remove = self.carriers();
+        if self.hide.on
+            && let Ok(carried) = request.carried()
+        {
+            if proofs.key.is_some() && carried.key.is_some() {
+                remove.push(X_API_KEY.clone());
+            }
+            let shown = match carried.bearer {
+                Some(Bearer::Key(_)) => proofs.key.is_some(),
+                Some(Bearer::Token(_)) | None => false,
+            };
+            if shown {
+                remove.push(AUTHORIZATION);
+            }
+        }
+        let mut set = self.start(request.worker);
+        set.extend(named.headers.iter().cloned());
+        Allowed {
+            identity: Some(named.identity.clone()),
+            rule: None,
+            set,
+            remove,
+            strategy: label(Some(named.identity.strategy)),
+            reason: AuthReason::Good.as_str(),
+        }
+    }
+
+    fn start(&self, worker: usize) -> SetHeaders {
+        let mut set = SmallVec::new();
+        if let Some(token) = &self.app_token {
+            set.push(token.of(worker).clone());
+        }
+        set
+    }
+
+    fn carriers(&self) -> RemoveHeaders {
+        self.settable_carriers.iter().cloned().collect()
+    }
+}
+
+fn header_name(text: &str) -> Result<HeaderName, BuildError> {
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| BuildError::HeaderName(text.to_owned()))
+}

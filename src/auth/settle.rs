@@ -1,0 +1,181 @@
+//! From credentials to a decision: the truth tables of `anyOf` and `allOf`.
+//!
+//! | | absent | wrong | cannot be judged | good |
+//! |---|---|---|---|---|
+//! | `anyOf` | the next one counts | 401 | 503 | named by the first good one |
+//! | `allOf` | 401 | 401 | 503 | named by the last |
+//!
+//! A credential that is present and wrong is never outvoted by a good one, and
+//! one that cannot be judged is never skipped: the caller would silently get
+//! another identity. A hook's carrier is unknown, so its "no" counts as absent
+//! in `anyOf`, and it is asked only where no good credential is listed before it.
+
+use crate::model::{AuthReason, Kind, Requirement, Strategy};
+
+use super::Authenticator;
+use super::api_key::Entry;
+use super::call::Denied;
+use super::carrier::{Bearer, Carried};
+use super::named::Named;
+use super::request::Request;
+
+/// What one strategy finds in a request.
+enum Shown<'a> {
+    Absent,
+    Wrong(AuthReason),
+    /// Shown, or needed, but there is nothing to judge it by.
+    Unjudged(AuthReason),
+    Good(Proof<'a>),
+}
+
+/// A credential found good.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Proof<'a> {
+    Key(&'a Entry),
+}
+
+impl<'a> Proof<'a> {
+    pub(super) fn strategy(&self) -> Strategy {
+        match self {
+            Self::Key(_) => Strategy::ApiKey,
+        }
+    }
+
+    /// The caller it establishes.
+    pub(super) fn named(&self, worker: usize) -> &'a Named {
+        match self {
+            Self::Key(entry) => entry.named.of(worker),
+        }
+    }
+}
+
+/// Every credential found good.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Proofs<'a> {
+    pub(super) key: Option<&'a Entry>,
+}
+
+/// How far a requirement could be settled without waiting for anybody.
+#[derive(Debug)]
+pub(super) enum Settled<'a> {
+    /// Nothing was asked.
+    Open,
+    Proved {
+        /// Names the caller.
+        by: Proof<'a>,
+        proofs: Proofs<'a>,
+    },
+    Refused(Denied),
+}
+
+impl Authenticator {
+    pub(super) fn settle<'a>(
+        &'a self,
+        requirement: &Requirement,
+        request: &Request<'_>,
+    ) -> Settled<'a> {
+        let (list, all) = match requirement {
+            Requirement::None => return Settled::Open,
+            Requirement::AnyOf(list) => (list, false),
+            Requirement::AllOf(list) => (list, true),
+        };
+        let carried = match request.carried() {
+            Ok(carried) => carried,
+            Err(denied) => return Settled::Refused(denied),
+        };
+        let mut proofs = Proofs::default();
+        let mut named = None;
+        let mut unjudged = None;
+        let mut missing = None;
+        for &strategy in list {
+            match self.show(strategy, &carried, request) {
+                Shown::Wrong(reason) => {
+                    return refused(Kind::CredentialInvalid, strategy, reason);
+                }
+                Shown::Unjudged(reason) => {
+                    unjudged = unjudged.or(Some((strategy, reason)));
+                }
+                Shown::Absent => {
+                    missing = missing.or(Some(strategy));
+                }
+                Shown::Good(proof) => {
+                    match proof {
+                        Proof::Key(entry) => proofs.key = Some(entry),
+                    }
+                    if all || named.is_none() {
+                        named = Some(proof);
+                    }
+                }
+            }
+        }
+        match (named, unjudged, missing) {
+            // Not built yet: nothing was shown that could be wrong, so another
+            // good credential of `anyOf` counts.
+            (Some(by), Some((_, AuthReason::NotBuilt)), _) if !all => {
+                Settled::Proved { by, proofs }
+            }
+            (_, Some((strategy, reason)), _) => refused(Kind::AuthUnavailable, strategy, reason),
+            (Some(by), None, None) => Settled::Proved { by, proofs },
+            (Some(by), None, Some(_)) if !all => Settled::Proved { by, proofs },
+            (_, None, missing) => nothing_good(list, &carried, missing),
+        }
+    }
+
+    fn show<'a>(
+        &'a self,
+        strategy: Strategy,
+        carried: &Carried<'_>,
+        request: &Request<'_>,
+    ) -> Shown<'a> {
+        match strategy {
+            Strategy::ApiKey => self.show_key(carried, request),
+            Strategy::Jwt | Strategy::Custom | Strategy::Mtls => {
+                Shown::Unjudged(AuthReason::NotBuilt)
+            }
+        }
+    }
+
+    /// Keys in both carriers must both be good; `x-api-key` names the caller.
+    fn show_key<'a>(&'a self, carried: &Carried<'_>, request: &Request<'_>) -> Shown<'a> {
+        let Some(keys) = &self.api_keys else {
+            return Shown::Unjudged(AuthReason::NotBuilt);
+        };
+        let bearer = match carried.bearer {
+            Some(Bearer::Key(key)) => Some(key),
+            Some(Bearer::Token(_)) | None => None,
+        };
+        let mut found = None;
+        for key in [carried.key, bearer].into_iter().flatten() {
+            match keys.check(key, || request.now()) {
+                Ok(entry) => found = found.or(Some(entry)),
+                Err(reason) => return Shown::Wrong(reason),
+            }
+        }
+        found.map_or(Shown::Absent, |entry| Shown::Good(Proof::Key(entry)))
+    }
+}
+
+fn refused<'a>(kind: Kind, strategy: Strategy, reason: AuthReason) -> Settled<'a> {
+    Settled::Refused(Denied::new(kind, Some(strategy), reason))
+}
+
+/// A Bearer of a kind that is not listed might be meant for the app, so it is
+/// ignored beside a good credential; alone it is a credential that cannot be
+/// parsed as what is wanted.
+fn nothing_good<'a>(
+    list: &[Strategy],
+    carried: &Carried<'_>,
+    missing: Option<Strategy>,
+) -> Settled<'a> {
+    let listed = match carried.bearer {
+        None => true,
+        Some(Bearer::Token(_)) => list.contains(&Strategy::Jwt),
+        Some(Bearer::Key(_)) => list.contains(&Strategy::ApiKey),
+    };
+    let (kind, reason) = if listed {
+        (Kind::CredentialMissing, AuthReason::Missing)
+    } else {
+        (Kind::CredentialInvalid, AuthReason::Malformed)
+    };
+    Settled::Refused(Denied::new(kind, missing, reason))
+}
