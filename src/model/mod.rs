@@ -11,6 +11,7 @@ mod origin;
 mod process;
 mod reason;
 mod service;
+mod timestamp;
 
 pub use auth::{
     ApiKey, ApiKeyDigest, ApiKeyPolicy, AppToken, AuthPolicy, Deny, HookPolicy, HookPreset,
@@ -35,3 +36,4 @@ pub use service::{
     ServiceSpec, TlsClientSpec, TlsServerSpec, TlsVersion, TracingSpec, TrustParent,
     UpstreamProtocol, UpstreamSpec, UpstreamTarget,
 };
+pub use timestamp::{rfc3339, rfc3339_string};

@@ -3,4 +3,5 @@
 //! [`metrics`] is the only place that names a metric; [`log`] is the only
 //! writer of standard output while the daemon runs.
 
+pub mod log;
 pub mod metrics;
