@@ -4,6 +4,7 @@ mod bind;
 mod command;
 pub mod deadline;
 mod permits;
+pub mod stream;
 
 pub use bind::{BindError, BoundGroup, bind_group};
 pub use command::{ListenerId, OpenListener, WorkerCommand};

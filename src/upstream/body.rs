@@ -1,0 +1,238 @@
+//! The body of a request on its way to the app.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+
+/// Up to this much of a body is kept aside so that the request can be sent
+/// again (SPEC §2.7 RETRY-2).
+pub const REPLAY_BYTES: usize = 16 * 1024;
+
+/// Removes what may not pass from decoded trailers.
+pub type TrailerFilter = Rc<dyn Fn(&mut HeaderMap)>;
+
+/// A streamed request body with a ceiling, able to begin again while little of
+/// it was read.
+pub struct RequestBody {
+    source: Source,
+    /// Bytes that may still come; `u64::MAX` without a ceiling.
+    allowance: u64,
+    trailer_filter: Option<TrailerFilter>,
+    /// What was handed out so far, while that is at most [`REPLAY_BYTES`].
+    kept: SmallVec<[Bytes; 1]>,
+    kept_bytes: usize,
+    /// Kept frames to hand out again.
+    replay: std::vec::IntoIter<Bytes>,
+    /// More was handed out than is kept.
+    overflowed: bool,
+    ended: bool,
+}
+
+enum Source {
+    Empty,
+    Whole(Bytes),
+    Client(Incoming),
+}
+
+/// Why a request body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// Beyond `limits.bodyBytes`.
+    #[error("the body is larger than allowed")]
+    TooLarge,
+    /// The client broke off, or framed it wrongly.
+    #[error("the client's body broke off")]
+    Client(#[source] hyper::Error),
+}
+
+impl RequestBody {
+    /// No body.
+    pub fn empty() -> Self {
+        Self::new(Source::Empty, None)
+    }
+
+    /// A body made here.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::new(Source::Whole(bytes), None)
+    }
+
+    /// The client's body; more than `limit` bytes is an error.
+    pub fn client(
+        incoming: Incoming,
+        limit: Option<u64>,
+        trailer_filter: Option<TrailerFilter>,
+    ) -> Self {
+        let mut body = Self::new(Source::Client(incoming), trailer_filter);
+        body.allowance = limit.unwrap_or(u64::MAX);
+        body
+    }
+
+    fn new(source: Source, trailer_filter: Option<TrailerFilter>) -> Self {
+        Self {
+            source,
+            allowance: u64::MAX,
+            trailer_filter,
+            kept: SmallVec::new(),
+            kept_bytes: 0,
+            replay: Vec::new().into_iter(),
+            overflowed: false,
+            ended: false,
+        }
+    }
+
+    /// Whether all of it came and was handed out.
+    pub fn is_finished(&self) -> bool {
+        self.replay.len() == 0 && (self.ended || self.source_is_finished())
+    }
+
+    fn source_is_finished(&self) -> bool {
+        match &self.source {
+            Source::Empty => true,
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::Client(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    /// Starts over, if everything handed out so far was kept.
+    pub fn rewind(&mut self) -> bool {
+        if self.overflowed {
+            return false;
+        }
+        self.replay = self.kept.to_vec().into_iter();
+        true
+    }
+
+    fn keep(&mut self, data: &Bytes) {
+        if self.overflowed {
+            return;
+        }
+        // The first frame is kept whatever its size: it may turn out that not
+        // a byte of it was sent.
+        if self.kept.is_empty() || self.kept_bytes + data.len() <= REPLAY_BYTES {
+            self.kept_bytes += data.len();
+            self.kept.push(data.clone());
+        } else {
+            self.forget();
+        }
+    }
+
+    /// Gives up the chance to start over, and the memory it costs.
+    pub fn forget(&mut self) {
+        self.overflowed = true;
+        self.kept.clear();
+    }
+
+    /// Called once bytes of it went out: a large first frame is let go.
+    pub fn sent_some(&mut self) {
+        if self.kept_bytes > REPLAY_BYTES {
+            self.forget();
+        }
+    }
+
+    fn poll_source(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Empty => Poll::Ready(None),
+            Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Whole(bytes) => {
+                Poll::Ready(Some(Ok(Frame::data(bytes.copy_to_bytes(bytes.remaining())))))
+            }
+            Source::Client(incoming) => Pin::new(incoming)
+                .poll_frame(context)
+                .map(|frame| frame.map(|result| result.map_err(BodyError::Client))),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some(data) = this.replay.next() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let Some(frame) = ready!(this.poll_source(context)) else {
+            this.ended = true;
+            return Poll::Ready(None);
+        };
+        let mut frame = frame?;
+        if let Some(data) = frame.data_ref() {
+            let length = data.len() as u64;
+            if length > this.allowance {
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
+            }
+            this.allowance -= length;
+            let data = data.clone();
+            this.keep(&data);
+        } else if let Some(trailers) = frame.trailers_mut() {
+            // Trailers are not kept: such a request is not sent again.
+            this.forget();
+            if let Some(filter) = &this.trailer_filter {
+                filter(trailers);
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_finished()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Empty => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Client(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(body: &mut RequestBody) -> Option<Bytes> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        match Pin::new(body).poll_frame(&mut context) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_small_body_can_be_sent_again() {
+        let mut body = RequestBody::whole(Bytes::from_static(b"hello"));
+        assert_eq!(next(&mut body).as_deref(), Some(&b"hello"[..]));
+        assert_eq!(next(&mut body), None);
+        assert!(body.rewind());
+        assert!(!body.is_finished());
+        assert_eq!(next(&mut body).as_deref(), Some(&b"hello"[..]));
+        assert!(body.is_finished());
+    }
+
+    #[test]
+    fn a_large_frame_is_kept_only_until_bytes_of_it_went_out() {
+        let mut body = RequestBody::whole(Bytes::from(vec![7; REPLAY_BYTES + 1]));
+        assert!(next(&mut body).is_some());
+        assert!(body.rewind());
+        assert!(next(&mut body).is_some());
+        body.sent_some();
+        assert!(!body.rewind());
+    }
+}

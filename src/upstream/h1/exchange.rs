@@ -1,0 +1,533 @@
+//! One request and its response on one connection.
+//!
+//! Nothing runs in a task of its own: whoever awaits the head, and later
+//! whoever polls the body, also pushes what is left of the request.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::decode::{self, BodyDecoder, Piece, ResponseHead};
+use super::encode::{self, Framing, RequestHead};
+use crate::model::{HeaderCase, Kind};
+use crate::upstream::body::{BodyError, RequestBody};
+use crate::upstream::error::UpstreamError;
+use crate::upstream::pool::{Connection, Pool};
+
+/// Interim responses before the real one; more is an attack or a bug.
+const MAX_INTERIM_RESPONSES: u32 = 8;
+/// First read of a response.
+const READ_BYTES: usize = 8 * 1024;
+/// Reads grow to this while they come back full.
+const MAX_READ_BYTES: usize = 64 * 1024;
+/// Staged request bytes beyond which the body is not asked for more.
+const STAGED_BYTES: usize = 64 * 1024;
+
+/// A request being exchanged.
+pub struct Exchange {
+    connection: Connection,
+    pool: Rc<Pool>,
+    method: Method,
+    request: Outgoing,
+    body: RequestBody,
+    read_bytes: usize,
+    waiting: Option<Waiting>,
+    progressed: bool,
+    received: bool,
+    /// The read side failed or ended; the connection is never reused.
+    peer_closed: bool,
+}
+
+/// The request's bytes on their way out.
+struct Outgoing {
+    staged: VecDeque<Bytes>,
+    staged_bytes: usize,
+    /// Body bytes still owed under `Content-Length`.
+    owed: u64,
+    chunked: bool,
+    case: HeaderCase,
+    upgrade: bool,
+    body_ended: bool,
+    /// The app stopped reading; what it answers still counts.
+    broken: Option<io::Error>,
+    sent: bool,
+}
+
+/// What the exchange waits for, each with its own limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// The client's next body bytes.
+    Client,
+    /// The app reading, or the response head.
+    Head,
+    /// The app's next body bytes.
+    Body,
+}
+
+/// A response whose head is complete.
+pub struct UpstreamResponse {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: ResponseBody,
+}
+
+/// Streams a response's body; gives the connection back at its clean end, and
+/// closes it when dropped before.
+pub struct ResponseBody {
+    exchange: Option<Box<Exchange>>,
+    decoder: BodyDecoder,
+    keep_alive: bool,
+    idle_limit: Option<Duration>,
+}
+
+/// A connection after `101 Switching Protocols`.
+pub struct Switched {
+    pub connection: Connection,
+    /// Bytes that followed the head.
+    pub leftover: Bytes,
+}
+
+impl Exchange {
+    /// Prepares the exchange; nothing is sent before it is polled.
+    pub fn new(
+        connection: Connection,
+        pool: Rc<Pool>,
+        head: &RequestHead,
+        body: RequestBody,
+    ) -> Self {
+        let case = pool.upstream().spec().header_case;
+        let mut bytes = BytesMut::new();
+        encode::write_head(head, case, &mut bytes);
+        let head_bytes = bytes.freeze();
+        let request = Outgoing {
+            staged_bytes: head_bytes.len(),
+            staged: VecDeque::from([head_bytes]),
+            owed: if let Framing::Length(length) = head.framing { length } else { 0 },
+            chunked: head.framing == Framing::Chunked,
+            case,
+            upgrade: head.upgrade.is_some(),
+            body_ended: matches!(head.framing, Framing::None | Framing::Length(0)),
+            broken: None,
+            sent: false,
+        };
+        Self {
+            connection,
+            pool,
+            method: head.method.clone(),
+            request,
+            body,
+            read_bytes: READ_BYTES,
+            waiting: None,
+            progressed: false,
+            received: false,
+            peer_closed: false,
+        }
+    }
+
+    /// Sends the request until the response head is there. On failure the body
+    /// comes back for a retry.
+    pub async fn response(mut self) -> Result<UpstreamResponse, (UpstreamError, RequestBody)> {
+        match std::future::poll_fn(|context| self.poll_head(context)).await {
+            Ok(head) => Ok(self.into_response(head)),
+            Err(error) => Err((error, self.body)),
+        }
+    }
+
+    fn into_response(self, head: ResponseHead) -> UpstreamResponse {
+        let streaming = head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+            let value = value.as_bytes();
+            value.starts_with(b"text/event-stream") || value.starts_with(b"application/grpc")
+        });
+        let idle_limit = self.pool.upstream().spec().body_idle_timeout;
+        let mut body = ResponseBody {
+            decoder: BodyDecoder::new(head.framing),
+            keep_alive: head.keep_alive,
+            idle_limit: (!streaming).then_some(idle_limit),
+            exchange: Some(Box::new(self)),
+        };
+        if head.status != StatusCode::SWITCHING_PROTOCOLS {
+            body.finish_if_done();
+        }
+        UpstreamResponse { status: head.status, headers: head.headers, body }
+    }
+
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
+        let mut interim = 0;
+        loop {
+            self.poll_send(context)?;
+            while let Some(head) = self.take_head()? {
+                if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                    return Poll::Ready(match self.request.upgrade {
+                        true => Ok(head),
+                        false => Err(self.error(Kind::UpstreamProtocol, "unasked-for 101")),
+                    });
+                }
+                if !head.status.is_informational() {
+                    return Poll::Ready(Ok(head));
+                }
+                interim += 1;
+                if interim > MAX_INTERIM_RESPONSES {
+                    let error = self.error(Kind::UpstreamProtocol, "too many interim responses");
+                    return Poll::Ready(Err(error));
+                }
+            }
+            match self.poll_read(context) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed_before_head())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    return Poll::Ready(Err(self.error(Kind::UpstreamClosed, error.to_string())));
+                }
+                Poll::Pending => {
+                    let waiting = self.waiting_for(Waiting::Head);
+                    let limit = self.limit_of(waiting, None);
+                    ready!(self.poll_limit(waiting, limit, context));
+                    return Poll::Ready(Err(self.expired(waiting)));
+                }
+            }
+        }
+    }
+
+    fn take_head(&mut self) -> Result<Option<ResponseHead>, UpstreamError> {
+        if self.connection.buffer.is_empty() {
+            return Ok(None);
+        }
+        decode::take_head(&mut self.connection.buffer, &self.method)
+            .map_err(|error| self.error(Kind::UpstreamProtocol, error.to_string()))
+    }
+
+    fn closed_before_head(&self) -> UpstreamError {
+        let detail = match (&self.request.broken, self.connection.buffer.is_empty()) {
+            (Some(error), true) => error.to_string(),
+            (None, true) => "closed before a response".to_owned(),
+            (_, false) => "closed within the response head".to_owned(),
+        };
+        self.error(Kind::UpstreamClosed, detail)
+    }
+
+    /// Pushes the request. `Ok` says only that nothing is wrong: what cannot
+    /// be sent now has registered its waker.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), UpstreamError> {
+        loop {
+            if self.request.broken.is_some() {
+                return Ok(());
+            }
+            let body_pending = self.poll_stage(context)?.is_pending();
+            if self.request.staged.is_empty() {
+                return Ok(());
+            }
+            match self.poll_write(context) {
+                Poll::Ready(Ok(())) if body_pending && self.request.staged.is_empty() => {
+                    return Ok(());
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    // It may have answered already, so reading goes on.
+                    self.request.broken = Some(error);
+                    self.request.staged.clear();
+                }
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    /// Moves body frames to the staged bytes while there is room.
+    fn poll_stage(&mut self, context: &mut Context<'_>) -> Result<Poll<()>, UpstreamError> {
+        while !self.request.body_ended && self.request.staged_bytes < STAGED_BYTES {
+            let frame = match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(frame) => frame,
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    self.progressed = true;
+                    self.stage_frame(frame)?;
+                }
+                Some(Err(error)) => return Err(self.body_failed(&error)),
+                None => self.stage_end(None)?,
+            }
+            if self.body.is_finished() && !self.request.body_ended {
+                self.stage_end(None)?;
+            }
+        }
+        Ok(Poll::Ready(()))
+    }
+
+    fn stage_frame(&mut self, frame: Frame<Bytes>) -> Result<(), UpstreamError> {
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return self.stage_end(frame.trailers_ref()),
+        };
+        if data.is_empty() {
+            return Ok(());
+        }
+        if self.request.chunked {
+            self.request.stage(encode::chunk_size_line(data.len()));
+            self.request.stage(data);
+            self.request.stage(Bytes::from_static(b"\r\n"));
+            return Ok(());
+        }
+        let length = data.len() as u64;
+        self.request.owed = self.request.owed.checked_sub(length).ok_or_else(|| {
+            self.error(Kind::BadRequest, "body longer than its Content-Length")
+        })?;
+        self.request.stage(data);
+        Ok(())
+    }
+
+    fn stage_end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), UpstreamError> {
+        self.request.body_ended = true;
+        if self.request.chunked {
+            self.request.stage(encode::last_chunk(trailers, self.request.case));
+        } else if self.request.owed > 0 {
+            return Err(self.error(Kind::ClientClosed, "body shorter than its Content-Length"));
+        }
+        Ok(())
+    }
+
+    fn body_failed(&self, error: &BodyError) -> UpstreamError {
+        match error {
+            BodyError::TooLarge => self.error(Kind::BodyTooLarge, error.to_string()),
+            BodyError::Client(cause) => self.error(Kind::ClientClosed, cause.to_string()),
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); 8];
+        let mut count = 0;
+        for (slice, bytes) in slices.iter_mut().zip(&self.request.staged) {
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        let stream = Pin::new(&mut self.connection.stream);
+        let filled = slices.get(..count).unwrap_or_default();
+        let written = ready!(stream.poll_write_vectored(context, filled))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.request.unstage(written);
+        self.progressed = true;
+        if !self.request.sent {
+            self.request.sent = true;
+            self.body.sent_some();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let buffer = &mut self.connection.buffer;
+        buffer.reserve(self.read_bytes);
+        let spare = buffer.chunk_mut();
+        // `ReadBuf` over the spare capacity would need unsafe code to commit;
+        // a zero-filled tail costs a memset of what is not yet initialised.
+        let room = spare.len().min(self.read_bytes);
+        let start = buffer.len();
+        buffer.resize(start + room, 0);
+        let Some(target) = buffer.get_mut(start..) else { return Poll::Ready(Ok(0)) };
+        let mut read = ReadBuf::new(target);
+        let outcome = Pin::new(&mut self.connection.stream).poll_read(context, &mut read);
+        let filled = read.filled().len();
+        buffer.truncate(start + filled);
+        ready!(outcome)?;
+        if filled == 0 {
+            self.peer_closed = true;
+        } else {
+            self.progressed = true;
+            self.received = true;
+        }
+        if filled == room {
+            self.read_bytes = (self.read_bytes * 2).min(MAX_READ_BYTES);
+        }
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Which limit applies while nothing moves.
+    fn waiting_for(&self, app: Waiting) -> Waiting {
+        let client_owes = !self.request.body_ended && self.request.broken.is_none();
+        if app == Waiting::Head && client_owes && self.request.staged.is_empty() {
+            Waiting::Client
+        } else {
+            app
+        }
+    }
+
+    fn limit_of(&self, waiting: Waiting, body_limit: Option<Duration>) -> Option<Duration> {
+        match waiting {
+            Waiting::Client => Some(self.pool.client_idle_timeout()),
+            Waiting::Head => Some(self.pool.upstream().spec().response_timeout),
+            Waiting::Body => body_limit,
+        }
+    }
+
+    /// Ready once nothing has moved for `limit`.
+    fn poll_limit(
+        &mut self,
+        waiting: Waiting,
+        limit: Option<Duration>,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        let deadline = &self.connection.deadline;
+        if std::mem::take(&mut self.progressed) || self.waiting != Some(waiting) {
+            self.waiting = Some(waiting);
+            match limit {
+                Some(limit) => deadline.arm(limit),
+                None => deadline.disarm(),
+            }
+        }
+        deadline.poll_expired(context)
+    }
+
+    fn expired(&self, waiting: Waiting) -> UpstreamError {
+        match waiting {
+            Waiting::Client => self.error(Kind::ClientTimeout, "the client's body stalled"),
+            Waiting::Head => self.error(Kind::ResponseTimeout, "no response head in time"),
+            Waiting::Body => self.error(Kind::ResponseTimeout, "the response body stalled"),
+        }
+    }
+
+    fn error(&self, kind: Kind, detail: impl Into<String>) -> UpstreamError {
+        UpstreamError {
+            kind,
+            detail: detail.into(),
+            address: Some(Rc::clone(&self.connection.address)),
+            reused: self.connection.requests > 0,
+            sent: self.request.sent,
+            received: self.received,
+        }
+    }
+}
+
+impl Outgoing {
+    fn stage(&mut self, bytes: Bytes) {
+        self.staged_bytes += bytes.len();
+        self.staged.push_back(bytes);
+    }
+
+    fn unstage(&mut self, mut written: usize) {
+        self.staged_bytes = self.staged_bytes.saturating_sub(written);
+        while let Some(front) = self.staged.front_mut() {
+            if written < front.len() {
+                bytes::Buf::advance(front, written);
+                return;
+            }
+            written -= front.len();
+            self.staged.pop_front();
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.body_ended && self.staged.is_empty() && self.broken.is_none()
+    }
+}
+
+impl ResponseBody {
+    /// The connection and what followed the head, after a 101.
+    pub fn into_switched(mut self) -> Option<Switched> {
+        let exchange = *self.exchange.take()?;
+        let mut connection = exchange.connection;
+        let leftover = connection.buffer.split().freeze();
+        connection.deadline.disarm();
+        Some(Switched { connection, leftover })
+    }
+
+    /// Gives the connection back (or closes it) once nothing more can come.
+    fn finish_if_done(&mut self) {
+        if !self.decoder.is_done() {
+            return;
+        }
+        let Some(exchange) = self.exchange.take() else { return };
+        let Exchange { connection, pool, request, peer_closed, .. } = *exchange;
+        // SMUG-7: reused only after a clean end with nothing left over.
+        let clean = self.keep_alive
+            && request.is_complete()
+            && !peer_closed
+            && connection.buffer.is_empty();
+        if clean {
+            pool.put_back(connection);
+        }
+    }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        loop {
+            let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
+            exchange.poll_send(context)?;
+            let piece = self
+                .decoder
+                .next_piece(&mut exchange.connection.buffer)
+                .map_err(|error| exchange.error(Kind::UpstreamProtocol, error.to_string()))?;
+            match piece {
+                Piece::Data(data) => {
+                    self.finish_if_done();
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Piece::Trailers(trailers) => {
+                    self.finish_if_done();
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Piece::End => {
+                    self.finish_if_done();
+                    return Poll::Ready(None);
+                }
+                Piece::More => ready!(self.poll_more(context))?,
+            }
+        }
+    }
+
+    /// Reads once; at the peer's close the decoder decides what that means.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(())) };
+        match exchange.poll_read(context) {
+            Poll::Ready(Ok(0)) => Poll::Ready(match self.decoder.finish_at_close() {
+                true => Ok(()),
+                false => {
+                    Err(exchange.error(Kind::UpstreamClosed, "closed within the response body"))
+                }
+            }),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) => {
+                Poll::Ready(Err(exchange.error(Kind::UpstreamClosed, error.to_string())))
+            }
+            Poll::Pending => {
+                let limit = exchange.limit_of(Waiting::Body, self.idle_limit);
+                ready!(exchange.poll_limit(Waiting::Body, limit, context));
+                Poll::Ready(Err(exchange.expired(Waiting::Body)))
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let this = self.get_mut();
+        let frame = ready!(this.poll_next(context));
+        if matches!(frame, Some(Err(_))) {
+            // Never reused, never polled again.
+            this.exchange = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.exchange.is_none() || self.decoder.is_done()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder.exact_remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

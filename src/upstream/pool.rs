@@ -1,0 +1,242 @@
+//! Connections to one upstream, owned by one worker.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::error::UpstreamError;
+use super::resolve::Resolver;
+use crate::model::{Kind, UpstreamSpec, UpstreamTarget};
+use crate::net::deadline::{Deadline, Deadlines};
+use crate::net::stream::Stream;
+
+/// An upstream as resolved at snapshot build; shared by all workers.
+#[derive(Debug)]
+pub struct Upstream {
+    spec: UpstreamSpec,
+    resolver: Option<Resolver>,
+}
+
+/// The connections of one worker to one upstream. Not `Send`: no locks.
+pub struct Pool {
+    upstream: Arc<Upstream>,
+    client_idle_timeout: Duration,
+    deadlines: Deadlines,
+    /// Least recently used first.
+    idle: RefCell<Vec<Connection>>,
+    purging: Cell<bool>,
+    retired: Cell<bool>,
+}
+
+/// One connection, exclusively held.
+pub struct Connection {
+    pub(super) stream: Stream,
+    /// Read but not yet consumed.
+    pub(super) buffer: BytesMut,
+    pub(super) deadline: Deadline,
+    /// Requests completed on it.
+    pub(super) requests: u32,
+    pub(super) address: Rc<str>,
+    idle_since_ms: u64,
+}
+
+impl Upstream {
+    /// Resolves what can be resolved without asking anybody.
+    pub fn new(spec: UpstreamSpec) -> Self {
+        let resolver = Resolver::new(&spec.target);
+        Self { spec, resolver }
+    }
+
+    /// The validated settings.
+    pub fn spec(&self) -> &UpstreamSpec {
+        &self.spec
+    }
+}
+
+impl Pool {
+    /// An empty pool. `client_idle_timeout` bounds a client that stalls in the
+    /// middle of its body.
+    pub fn new(
+        upstream: Arc<Upstream>,
+        client_idle_timeout: Duration,
+        deadlines: Deadlines,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            upstream,
+            client_idle_timeout,
+            deadlines,
+            idle: RefCell::new(Vec::new()),
+            purging: Cell::new(false),
+            retired: Cell::new(false),
+        })
+    }
+
+    /// What it connects to.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    pub(super) fn client_idle_timeout(&self) -> Duration {
+        self.client_idle_timeout
+    }
+
+    /// Idle connections now.
+    pub fn idle_connections(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    /// No connection is kept from now on; those in use are closed after their response.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
+    }
+
+    /// The most recently used connection that is still open and silent.
+    pub fn take_idle(&self) -> Option<Connection> {
+        let oldest_ms = self.oldest_usable_ms();
+        let mut idle = self.idle.borrow_mut();
+        while let Some(connection) = idle.pop() {
+            if connection.idle_since_ms < oldest_ms {
+                // Everything below it is older still.
+                idle.clear();
+            } else if connection.stream.is_quiet() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// A new connection, within the connect timeout over all addresses.
+    pub async fn connect(&self) -> Result<Connection, UpstreamError> {
+        let deadline = self.deadlines.add();
+        deadline.arm(self.upstream.spec.connect_timeout);
+        let expired = std::future::poll_fn(|context| deadline.poll_expired(context));
+        let (stream, address) = tokio::select! {
+            biased;
+            outcome = self.dial() => outcome?,
+            () = expired => {
+                let mut error = UpstreamError::connecting(Kind::ConnectTimeout, "no connection in time");
+                error.address = Some(self.label());
+                return Err(error);
+            }
+        };
+        deadline.disarm();
+        Ok(Connection {
+            stream,
+            buffer: BytesMut::new(),
+            deadline,
+            requests: 0,
+            address,
+            idle_since_ms: 0,
+        })
+    }
+
+    async fn dial(&self) -> Result<(Stream, Rc<str>), UpstreamError> {
+        if let UpstreamTarget::Unix { path } = &self.upstream.spec.target {
+            let stream = UnixStream::connect(path).await;
+            let stream = stream.map_err(|error| refused(&error, self.label()))?;
+            return Ok((Stream::Unix(stream), self.label()));
+        }
+        let Some(resolver) = &self.upstream.resolver else {
+            return Err(UpstreamError::connecting(Kind::AppUnavailable, "no address"));
+        };
+        let mut last = UpstreamError::connecting(Kind::Dns, "no address");
+        for address in resolver.addresses().await? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    return Ok((Stream::dialled(stream), Rc::from(address.to_string())));
+                }
+                // The first refusal says more than that of a fallback address.
+                Err(error) if last.address.is_none() => {
+                    last = refused(&error, Rc::from(address.to_string()));
+                }
+                Err(_) => {}
+            }
+        }
+        Err(last)
+    }
+
+    fn label(&self) -> Rc<str> {
+        Rc::from(self.upstream.spec.target.to_string())
+    }
+
+    /// Takes a connection back after a clean response.
+    pub(super) fn put_back(self: &Rc<Self>, mut connection: Connection) {
+        if self.retired.get() || self.upstream.spec.max_idle == 0 {
+            return;
+        }
+        connection.deadline.disarm();
+        connection.requests = connection.requests.saturating_add(1);
+        connection.idle_since_ms = self.deadlines.clock().now_ms();
+        // An idle connection costs no read buffer.
+        connection.buffer = BytesMut::new();
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= self.upstream.spec.max_idle {
+            idle.remove(0);
+        }
+        idle.push(connection);
+        drop(idle);
+        if !self.purging.replace(true) {
+            let pool = Rc::downgrade(self);
+            // Ends when the pool is empty or gone.
+            tokio::task::spawn_local(purge(pool, self.upstream.spec.pool_idle_timeout));
+        }
+    }
+
+    fn oldest_usable_ms(&self) -> u64 {
+        let limit = self.upstream.spec.pool_idle_timeout.as_millis();
+        let limit_ms = u64::try_from(limit).unwrap_or(u64::MAX);
+        self.deadlines.clock().now_ms().saturating_sub(limit_ms)
+    }
+
+    /// Closes what was idle too long; whether anything is left.
+    fn purge_expired(&self) -> bool {
+        let oldest_ms = self.oldest_usable_ms();
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|connection| connection.idle_since_ms >= oldest_ms);
+        !idle.is_empty()
+    }
+}
+
+async fn purge(pool: Weak<Pool>, pause: Duration) {
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(pool) = pool.upgrade() else { return };
+        if !pool.purge_expired() {
+            pool.purging.set(false);
+            return;
+        }
+    }
+}
+
+fn refused(error: &io::Error, address: Rc<str>) -> UpstreamError {
+    let kind = match error.kind() {
+        io::ErrorKind::TimedOut => Kind::ConnectTimeout,
+        _ => Kind::ConnectRefused,
+    };
+    let mut refused = UpstreamError::connecting(kind, error.to_string());
+    refused.address = Some(address);
+    refused
+}
+
+impl Connection {
+    /// The remote address, for the log.
+    pub fn address(&self) -> &Rc<str> {
+        &self.address
+    }
+
+    /// Whether it served a request before.
+    pub fn is_reused(&self) -> bool {
+        self.requests > 0
+    }
+
+    /// The stream itself, after a protocol switch.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+}
