@@ -104,7 +104,7 @@ impl RequestBody {
         if self.overflowed {
             return false;
         }
-        self.replay = self.kept.to_vec().into_iter();
+        self.replay = self.kept.iter().cloned().collect::<Vec<_>>().into_iter();
         true
     }
 
@@ -142,9 +142,9 @@ impl RequestBody {
         match &mut self.source {
             Source::Empty => Poll::Ready(None),
             Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Source::Whole(bytes) => {
-                Poll::Ready(Some(Ok(Frame::data(bytes.copy_to_bytes(bytes.remaining())))))
-            }
+            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(
+                bytes.copy_to_bytes(bytes.remaining()),
+            )))),
             Source::Client(incoming) => Pin::new(incoming)
                 .poll_frame(context)
                 .map(|frame| frame.map(|result| result.map_err(BodyError::Client))),

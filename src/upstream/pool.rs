@@ -143,7 +143,10 @@ impl Pool {
             return Ok((Stream::Unix(stream), self.label()));
         }
         let Some(resolver) = &self.upstream.resolver else {
-            return Err(UpstreamError::connecting(Kind::AppUnavailable, "no address"));
+            return Err(UpstreamError::connecting(
+                Kind::AppUnavailable,
+                "no address",
+            ));
         };
         let mut last = UpstreamError::connecting(Kind::Dns, "no address");
         for address in resolver.addresses().await? {

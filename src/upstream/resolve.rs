@@ -18,7 +18,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The addresses of a TCP target, shared by all workers.
 #[derive(Debug)]
-pub enum Resolver {
+pub(super) enum Resolver {
     /// Known without asking.
     Fixed(Vec<SocketAddr>),
     Name(Arc<NameResolver>),
@@ -26,7 +26,7 @@ pub enum Resolver {
 
 /// A host name's last good answer.
 #[derive(Debug)]
-pub struct NameResolver {
+pub(super) struct NameResolver {
     host: Arc<str>,
     port: u16,
     answer: ArcSwapOption<Answer>,
@@ -41,7 +41,7 @@ struct Answer {
 
 impl Resolver {
     /// For a TCP target; `None` for a Unix socket.
-    pub fn new(target: &UpstreamTarget) -> Option<Self> {
+    pub(super) fn new(target: &UpstreamTarget) -> Option<Self> {
         match target {
             UpstreamTarget::Unix { .. } => None,
             UpstreamTarget::Loopback { port } => Some(Self::Fixed(vec![
@@ -61,7 +61,7 @@ impl Resolver {
     }
 
     /// Addresses to try, in order; waits only while there never was an answer.
-    pub async fn addresses(&self) -> Result<Vec<SocketAddr>, UpstreamError> {
+    pub(super) async fn addresses(&self) -> Result<Vec<SocketAddr>, UpstreamError> {
         match self {
             Self::Fixed(addresses) => Ok(addresses.clone()),
             Self::Name(resolver) => resolver.addresses().await,
@@ -71,7 +71,9 @@ impl Resolver {
 
 impl NameResolver {
     async fn addresses(self: &Arc<Self>) -> Result<Vec<SocketAddr>, UpstreamError> {
-        let Some(answer) = self.answer.load_full() else { return self.look_up().await };
+        let Some(answer) = self.answer.load_full() else {
+            return self.look_up().await;
+        };
         if answer.asked.elapsed() >= REFRESH && !self.refreshing.swap(true, Ordering::Relaxed) {
             let resolver = Arc::clone(self);
             // Ends by itself within LOOKUP_TIMEOUT; nobody waits for it.
@@ -97,7 +99,10 @@ impl NameResolver {
         if addresses.is_empty() {
             return Err(failed(format!("{} has no address", self.host)));
         }
-        let answer = Answer { addresses: addresses.clone(), asked: Instant::now() };
+        let answer = Answer {
+            addresses: addresses.clone(),
+            asked: Instant::now(),
+        };
         self.answer.store(Some(Arc::new(answer)));
         Ok(addresses)
     }

@@ -65,8 +65,10 @@ pub(super) fn take_head(
         Err(httparse::Error::TooManyHeaders) => return Err(DecodeError::TooManyHeaders),
         Err(_) => return Err(DecodeError::Head),
     };
-    let status =
-        response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(DecodeError::Head)?;
+    let status = response
+        .code
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .ok_or(DecodeError::Head)?;
     let version = match response.version {
         Some(1) => Version::HTTP_11,
         Some(0) => Version::HTTP_10,
@@ -77,7 +79,12 @@ pub(super) fn take_head(
     let headers = header_map(&head, &spans)?;
     let framing = body_framing(method, status, version, &headers)?;
     let keep_alive = version == Version::HTTP_11 && !announces_close(&headers);
-    Ok(Some(ResponseHead { status, headers, framing, keep_alive }))
+    Ok(Some(ResponseHead {
+        status,
+        headers,
+        framing,
+        keep_alive,
+    }))
 }
 
 type Spans = smallvec::SmallVec<[(std::ops::Range<usize>, std::ops::Range<usize>); 24]>;
@@ -90,7 +97,10 @@ fn spans_of(buffer: &[u8], fields: &[httparse::Header<'_>]) -> Spans {
         let offset = (bytes.as_ptr() as usize).saturating_sub(start);
         offset..offset + bytes.len()
     };
-    fields.iter().map(|field| (span(field.name.as_bytes()), span(field.value))).collect()
+    fields
+        .iter()
+        .map(|field| (span(field.name.as_bytes()), span(field.value)))
+        .collect()
 }
 
 fn header_map(head: &Bytes, spans: &Spans) -> Result<HeaderMap, DecodeError> {
@@ -99,7 +109,11 @@ fn header_map(head: &Bytes, spans: &Spans) -> Result<HeaderMap, DecodeError> {
         let name = head.get(name.clone()).ok_or(DecodeError::Head)?;
         let name = HeaderName::from_bytes(name).map_err(|_| DecodeError::Head)?;
         // An empty value's pointer may lie anywhere.
-        let value = if value.is_empty() { Bytes::new() } else { head.slice(value.clone()) };
+        let value = if value.is_empty() {
+            Bytes::new()
+        } else {
+            head.slice(value.clone())
+        };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| DecodeError::Head)?;
         headers.append(name, value);
     }
@@ -116,8 +130,9 @@ fn body_framing(
     let encoded = headers.contains_key(header::TRANSFER_ENCODING);
     if encoded {
         let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let chunked =
-            encodings.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        let chunked = encodings
+            .next()
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
         if !chunked || encodings.next().is_some() || length.is_some() || version == Version::HTTP_10
         {
             return Err(DecodeError::TransferEncoding);
@@ -191,7 +206,9 @@ pub(super) enum BodyDecoder {
 #[derive(Debug, PartialEq, Clone, Copy)]
 pub(super) enum ChunkState {
     SizeLine,
-    Data { left: u64 },
+    Data {
+        left: u64,
+    },
     /// The CRLF after a chunk's data.
     DataEnd,
     Trailers,
@@ -228,7 +245,9 @@ impl BodyDecoder {
             Self::UntilClose if buffer.is_empty() => Ok(Piece::More),
             Self::UntilClose => Ok(Piece::Data(buffer.split().freeze())),
             Self::Length { left } => {
-                let Some(data) = take_at_most(buffer, *left) else { return Ok(Piece::More) };
+                let Some(data) = take_at_most(buffer, *left) else {
+                    return Ok(Piece::More);
+                };
                 *left -= data.len() as u64;
                 if *left == 0 {
                     *self = Self::Done;
@@ -249,18 +268,24 @@ impl BodyDecoder {
     }
 
     fn next_chunked(&mut self, buffer: &mut BytesMut) -> Result<Piece, DecodeError> {
-        let Self::Chunked(state) = self else { return Ok(Piece::End) };
+        let Self::Chunked(state) = self else {
+            return Ok(Piece::End);
+        };
         loop {
             match state {
                 ChunkState::SizeLine => {
-                    let Some(size) = take_size_line(buffer)? else { return Ok(Piece::More) };
+                    let Some(size) = take_size_line(buffer)? else {
+                        return Ok(Piece::More);
+                    };
                     *state = match size {
                         0 => ChunkState::Trailers,
                         left => ChunkState::Data { left },
                     };
                 }
                 ChunkState::Data { left } => {
-                    let Some(data) = take_at_most(buffer, *left) else { return Ok(Piece::More) };
+                    let Some(data) = take_at_most(buffer, *left) else {
+                        return Ok(Piece::More);
+                    };
                     *left -= data.len() as u64;
                     if *left == 0 {
                         *state = ChunkState::DataEnd;
@@ -276,7 +301,9 @@ impl BodyDecoder {
                     _ => return Err(DecodeError::Chunk),
                 },
                 ChunkState::Trailers => {
-                    let Some(trailers) = take_trailers(buffer)? else { return Ok(Piece::More) };
+                    let Some(trailers) = take_trailers(buffer)? else {
+                        return Ok(Piece::More);
+                    };
                     *self = Self::Done;
                     return Ok(if trailers.is_empty() {
                         Piece::End
@@ -293,13 +320,19 @@ fn take_at_most(buffer: &mut BytesMut, left: u64) -> Option<Bytes> {
     if buffer.is_empty() {
         return None;
     }
-    let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+    let length = usize::try_from(left)
+        .unwrap_or(usize::MAX)
+        .min(buffer.len());
     Some(buffer.split_to(length).freeze())
 }
 
 /// `1*HEXDIG [ chunk-ext ] CRLF`; a bare LF is refused.
 fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, DecodeError> {
-    let Some(end) = buffer.iter().take(MAX_SIZE_LINE_BYTES).position(|byte| *byte == b'\n') else {
+    let Some(end) = buffer
+        .iter()
+        .take(MAX_SIZE_LINE_BYTES)
+        .position(|byte| *byte == b'\n')
+    else {
         return match buffer.len() < MAX_SIZE_LINE_BYTES {
             true => Ok(None),
             false => Err(DecodeError::Chunk),
@@ -307,7 +340,10 @@ fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, DecodeError> {
     };
     let line = buffer.split_to(end + 1);
     let line = line.strip_suffix(b"\r\n").ok_or(DecodeError::Chunk)?;
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let digits = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
     let (digits, extension) = line.split_at(digits);
     let extension = extension.trim_ascii_start();
     let extension_is_sane =
@@ -316,7 +352,9 @@ fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, DecodeError> {
         return Err(DecodeError::Chunk);
     }
     let digits = std::str::from_utf8(digits).map_err(|_| DecodeError::Chunk)?;
-    u64::from_str_radix(digits, 16).map(Some).map_err(|_| DecodeError::Chunk)
+    u64::from_str_radix(digits, 16)
+        .map(Some)
+        .map_err(|_| DecodeError::Chunk)
 }
 
 /// The trailer section up to and including its blank line.
@@ -330,7 +368,9 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, DecodeError
         Ok(httparse::Status::Complete((length, parsed))) if length <= MAX_TRAILER_BYTES => {
             let spans = spans_of(buffer, parsed);
             let section = buffer.split_to(length).freeze();
-            header_map(&section, &spans).map(Some).map_err(|_| DecodeError::Trailers)
+            header_map(&section, &spans)
+                .map(Some)
+                .map_err(|_| DecodeError::Trailers)
         }
         Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => Ok(None),
         _ => Err(DecodeError::Trailers),
@@ -355,7 +395,10 @@ mod tests {
         for byte in bytes {
             buffer.extend_from_slice(&[*byte]);
             loop {
-                match decoder.next_piece(&mut buffer).map_err(|error| error.to_string())? {
+                match decoder
+                    .next_piece(&mut buffer)
+                    .map_err(|error| error.to_string())?
+                {
                     Piece::Data(piece) => data.extend_from_slice(&piece),
                     Piece::Trailers(map) => trailers = Some(map),
                     Piece::End | Piece::More => break,
@@ -372,14 +415,33 @@ mod tests {
     #[test]
     fn framing_follows_rfc_9112() {
         for (text, framing) in [
-            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", BodyFraming::Length(5)),
-            ("HTTP/1.1 200\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n", BodyFraming::Length(5)),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: CHUNKED\r\n\r\n", BodyFraming::Chunked),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n",
+                BodyFraming::Length(5),
+            ),
+            (
+                "HTTP/1.1 200\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n",
+                BodyFraming::Length(5),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: CHUNKED\r\n\r\n",
+                BodyFraming::Chunked,
+            ),
             ("HTTP/1.1 200 OK\r\n\r\n", BodyFraming::UntilClose),
-            ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", BodyFraming::None),
-            ("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", BodyFraming::None),
+            (
+                "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n",
+                BodyFraming::None,
+            ),
+            (
+                "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n",
+                BodyFraming::None,
+            ),
         ] {
-            assert_eq!(head(text).expect(text).expect(text).framing, framing, "{text}");
+            assert_eq!(
+                head(text).expect(text).expect(text).framing,
+                framing,
+                "{text}"
+            );
         }
     }
 
@@ -405,17 +467,29 @@ mod tests {
     #[test]
     fn heads_are_bounded() {
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(101));
-        assert_eq!(head(&many).expect_err("too many"), DecodeError::TooManyHeaders);
+        assert_eq!(
+            head(&many).expect_err("too many"),
+            DecodeError::TooManyHeaders
+        );
         let large = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(MAX_HEAD_BYTES));
-        assert_eq!(head(&large).expect_err("too large"), DecodeError::HeadTooLarge);
-        assert!(head("HTTP/1.1 200 OK\r\na: b\r\n").expect("partial").is_none());
+        assert_eq!(
+            head(&large).expect_err("too large"),
+            DecodeError::HeadTooLarge
+        );
+        assert!(
+            head("HTTP/1.1 200 OK\r\na: b\r\n")
+                .expect("partial")
+                .is_none()
+        );
     }
 
     #[test]
     fn keep_alive_is_for_those_who_offer_it() {
         let keeps = |text: &str| head(text).expect(text).expect(text).keep_alive;
         assert!(keeps("HTTP/1.1 204 x\r\n\r\n"));
-        assert!(!keeps("HTTP/1.1 204 x\r\nconnection: x\r\nconnection: foo, Close\r\n\r\n"));
+        assert!(!keeps(
+            "HTTP/1.1 204 x\r\nconnection: x\r\nconnection: foo, Close\r\n\r\n"
+        ));
         assert!(!keeps("HTTP/1.0 204 x\r\n\r\n"));
     }
 
@@ -444,15 +518,28 @@ mod tests {
             b"5\r\nhel",
             b"0\r\nbad header\r\n\r\n",
         ] {
-            assert!(body(BodyFraming::Chunked, bytes).is_err(), "{}", bytes.escape_ascii());
+            assert!(
+                body(BodyFraming::Chunked, bytes).is_err(),
+                "{}",
+                bytes.escape_ascii()
+            );
         }
     }
 
     #[test]
     fn a_length_is_exact() {
-        assert_eq!(body(BodyFraming::Length(3), b"abc").expect("whole").0, b"abc");
-        assert_eq!(body(BodyFraming::Length(3), b"ab").expect_err("short"), "incomplete");
-        assert_eq!(body(BodyFraming::Length(3), b"abcd").expect_err("long"), "left over");
+        assert_eq!(
+            body(BodyFraming::Length(3), b"abc").expect("whole").0,
+            b"abc"
+        );
+        assert_eq!(
+            body(BodyFraming::Length(3), b"ab").expect_err("short"),
+            "incomplete"
+        );
+        assert_eq!(
+            body(BodyFraming::Length(3), b"abcd").expect_err("long"),
+            "left over"
+        );
     }
 
     proptest! {

@@ -30,7 +30,13 @@ pub struct RequestHead {
 
 /// Appends the head, the blank line included.
 pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut BytesMut) {
-    let RequestHead { method, target, headers, framing, upgrade } = head;
+    let RequestHead {
+        method,
+        target,
+        headers,
+        framing,
+        upgrade,
+    } = head;
     out.reserve(64 + target.len() + headers.len() * 48);
     out.put_slice(method.as_str().as_bytes());
     out.put_u8(b' ');
@@ -82,7 +88,11 @@ fn write_name(name: &str, case: HeaderCase, out: &mut BytesMut) {
         HeaderCase::Title => {
             let mut starts_word = true;
             for byte in name.bytes() {
-                out.put_u8(if starts_word { byte.to_ascii_uppercase() } else { byte });
+                out.put_u8(if starts_word {
+                    byte.to_ascii_uppercase()
+                } else {
+                    byte
+                });
                 starts_word = byte == b'-';
             }
         }

@@ -10,10 +10,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use super::decode::{self, BodyDecoder, Piece, ResponseHead};
 use super::encode::{self, Framing, RequestHead};
@@ -110,7 +110,11 @@ impl Exchange {
         let request = Outgoing {
             staged_bytes: head_bytes.len(),
             staged: VecDeque::from([head_bytes]),
-            owed: if let Framing::Length(length) = head.framing { length } else { 0 },
+            owed: if let Framing::Length(length) = head.framing {
+                length
+            } else {
+                0
+            },
             chunked: head.framing == Framing::Chunked,
             case,
             upgrade: head.upgrade.is_some(),
@@ -156,10 +160,17 @@ impl Exchange {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             body.finish_if_done();
         }
-        UpstreamResponse { status: head.status, headers: head.headers, body }
+        UpstreamResponse {
+            status: head.status,
+            headers: head.headers,
+            body,
+        }
     }
 
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<ResponseHead, UpstreamError>> {
+    fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<ResponseHead, UpstreamError>> {
         let mut interim = 0;
         loop {
             self.poll_send(context)?;
@@ -275,9 +286,10 @@ impl Exchange {
             return Ok(());
         }
         let length = data.len() as u64;
-        self.request.owed = self.request.owed.checked_sub(length).ok_or_else(|| {
-            self.error(Kind::BadRequest, "body longer than its Content-Length")
-        })?;
+        self.request.owed =
+            self.request.owed.checked_sub(length).ok_or_else(|| {
+                self.error(Kind::BadRequest, "body longer than its Content-Length")
+            })?;
         self.request.stage(data);
         Ok(())
     }
@@ -285,7 +297,8 @@ impl Exchange {
     fn stage_end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), UpstreamError> {
         self.request.body_ended = true;
         if self.request.chunked {
-            self.request.stage(encode::last_chunk(trailers, self.request.case));
+            self.request
+                .stage(encode::last_chunk(trailers, self.request.case));
         } else if self.request.owed > 0 {
             return Err(self.error(Kind::ClientClosed, "body shorter than its Content-Length"));
         }
@@ -324,18 +337,9 @@ impl Exchange {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let buffer = &mut self.connection.buffer;
         buffer.reserve(self.read_bytes);
-        let spare = buffer.chunk_mut();
-        // `ReadBuf` over the spare capacity would need unsafe code to commit;
-        // a zero-filled tail costs a memset of what is not yet initialised.
-        let room = spare.len().min(self.read_bytes);
-        let start = buffer.len();
-        buffer.resize(start + room, 0);
-        let Some(target) = buffer.get_mut(start..) else { return Poll::Ready(Ok(0)) };
-        let mut read = ReadBuf::new(target);
-        let outcome = Pin::new(&mut self.connection.stream).poll_read(context, &mut read);
-        let filled = read.filled().len();
-        buffer.truncate(start + filled);
-        ready!(outcome)?;
+        let room = buffer.capacity() - buffer.len();
+        let stream = Pin::new(&mut self.connection.stream);
+        let filled = ready!(tokio_util::io::poll_read_buf(stream, context, buffer))?;
         if filled == 0 {
             self.peer_closed = true;
         } else {
@@ -434,7 +438,10 @@ impl ResponseBody {
         let mut connection = exchange.connection;
         let leftover = connection.buffer.split().freeze();
         connection.deadline.disarm();
-        Some(Switched { connection, leftover })
+        Some(Switched {
+            connection,
+            leftover,
+        })
     }
 
     /// Gives the connection back (or closes it) once nothing more can come.
@@ -442,8 +449,16 @@ impl ResponseBody {
         if !self.decoder.is_done() {
             return;
         }
-        let Some(exchange) = self.exchange.take() else { return };
-        let Exchange { connection, pool, request, peer_closed, .. } = *exchange;
+        let Some(exchange) = self.exchange.take() else {
+            return;
+        };
+        let Exchange {
+            connection,
+            pool,
+            request,
+            peer_closed,
+            ..
+        } = *exchange;
         // SMUG-7: reused only after a clean end with nothing left over.
         let clean = self.keep_alive
             && request.is_complete()
@@ -459,7 +474,9 @@ impl ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         loop {
-            let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
+            let Some(exchange) = &mut self.exchange else {
+                return Poll::Ready(None);
+            };
             exchange.poll_send(context)?;
             let piece = self
                 .decoder
@@ -485,7 +502,9 @@ impl ResponseBody {
 
     /// Reads once; at the peer's close the decoder decides what that means.
     fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
-        let Some(exchange) = &mut self.exchange else { return Poll::Ready(Ok(())) };
+        let Some(exchange) = &mut self.exchange else {
+            return Poll::Ready(Ok(()));
+        };
         match exchange.poll_read(context) {
             Poll::Ready(Ok(0)) => Poll::Ready(match self.decoder.finish_at_close() {
                 true => Ok(()),
@@ -528,6 +547,8 @@ impl Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.decoder.exact_remaining().map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.decoder
+            .exact_remaining()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
