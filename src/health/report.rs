@@ -1,0 +1,459 @@
+//! The bodies of `/health` and `/health/services` (SPEC §5).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+
+use super::check::{CheckCell, CheckState};
+use super::severity::{Severity, severity};
+use crate::model::{HealthDetails, ServiceName, is_private, rfc3339_string};
+
+/// What is watched for one service. Kept by its part of the snapshot.
+#[derive(Debug)]
+pub struct ServiceHealth {
+    pub name: ServiceName,
+    pub version: Option<Arc<str>>,
+    /// Public port.
+    pub port: u16,
+    /// 200..=599.
+    pub degraded_status: u16,
+    pub app: Arc<CheckCell>,
+    pub database: Option<WatchedDatabase>,
+    pub dependencies: Vec<WatchedDependency>,
+}
+
+/// The database of a service.
+#[derive(Debug, Clone)]
+pub struct WatchedDatabase {
+    pub required: bool,
+    pub check: Arc<CheckCell>,
+}
+
+/// One dependency.
+#[derive(Debug, Clone)]
+pub struct WatchedDependency {
+    /// As the service names it.
+    pub name: Arc<str>,
+    pub required: bool,
+    pub check: Arc<CheckCell>,
+}
+
+/// The same moment on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// For the age of results.
+    pub instant: Instant,
+    /// For the `timestamp`.
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Self {
+        Self {
+            instant: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+}
+
+/// Whose state a report is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The service and what it depends on.
+    All,
+    /// The service without its dependencies (`?scope=self`): what other
+    /// sidecars ask for, so that cycles cannot recurse.
+    Own,
+}
+
+/// What a report shows.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    pub scope: Scope,
+    /// Checks, version and dependencies, or only the status.
+    pub details: bool,
+    /// The process, or this service's port, is draining.
+    pub draining: bool,
+}
+
+/// A report: HTTP status and body.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub severity: Severity,
+    pub http_status: u16,
+    body: ReportBody,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReportBody {
+    service: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    status: &'static str,
+    timestamp: String,
+    /// Milliseconds the last probe of the app took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_time: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<Checks>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Checks {
+    http: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<bool>,
+    /// Those that are not checked are left out.
+    dependencies: BTreeMap<String, bool>,
+}
+
+impl Report {
+    /// The body, `application/json`.
+    pub fn json(&self) -> Vec<u8> {
+        json(&self.body)
+    }
+}
+
+impl ServiceHealth {
+    /// The state from the last results; nothing is asked.
+    pub fn report(&self, view: View, now: Moment) -> Report {
+        let app = self.app.read(now.instant);
+        let database = self
+            .database
+            .as_ref()
+            .map(|database| (database.check.state(now.instant), database.required));
+        let dependencies: Vec<(&WatchedDependency, CheckState)> = match view.scope {
+            Scope::All => self
+                .dependencies
+                .iter()
+                .map(|dependency| (dependency, dependency.check.state(now.instant)))
+                .collect(),
+            Scope::Own => Vec::new(),
+        };
+        let others = database.into_iter().chain(
+            dependencies
+                .iter()
+                .map(|(dependency, state)| (*state, dependency.required)),
+        );
+        let severity = severity(view.draining, app.state, others);
+        let mut body = ReportBody {
+            service: self.name.name().to_owned(),
+            domain: None,
+            port: None,
+            status: severity.as_str(),
+            timestamp: rfc3339_string(now.wall),
+            response_time: None,
+            version: None,
+            checks: None,
+            message: None,
+        };
+        if view.details {
+            let message = complaints(view.draining, app.state, database, &dependencies);
+            body.domain = Some(self.name.domain().to_owned());
+            body.port = Some(self.port);
+            body.response_time = Some(u64::try_from(app.took.as_millis()).unwrap_or(u64::MAX));
+            // A version that was not written is shown as unknown: the member
+            // is part of the reference's shape.
+            body.version = Some(self.version.as_deref().unwrap_or("unknown").to_owned());
+            body.checks = Some(Checks {
+                http: app.state.is_up(),
+                database: database.map(|(state, _)| state.is_up()),
+                dependencies: dependencies
+                    .iter()
+                    .filter(|(_, state)| *state != CheckState::Off)
+                    .map(|(dependency, state)| (dependency.name.as_ref().to_owned(), state.is_up()))
+                    .collect(),
+            });
+            body.message = Some(message).filter(|message| !message.is_empty());
+        }
+        Report {
+            severity,
+            http_status: severity.http_status(self.degraded_status),
+            body,
+        }
+    }
+
+    /// Whether any monitor of this service's app has a result, or needs none.
+    pub fn was_checked(&self, now: Instant) -> bool {
+        self.app.state(now) != CheckState::Unknown
+    }
+}
+
+/// `the app is down; payments is stale`.
+fn complaints(
+    draining: bool,
+    app: CheckState,
+    database: Option<(CheckState, bool)>,
+    dependencies: &[(&WatchedDependency, CheckState)],
+) -> String {
+    let mut list = Vec::new();
+    if draining {
+        list.push("draining".to_owned());
+    }
+    if let Some(complaint) = app.complaint() {
+        list.push(format!("the app is {complaint}"));
+    }
+    if let Some(complaint) = database.and_then(|(state, _)| state.complaint()) {
+        list.push(format!("the database is {complaint}"));
+    }
+    for (dependency, state) in dependencies {
+        if let Some(complaint) = state.complaint() {
+            list.push(format!("{} is {complaint}", dependency.name));
+        }
+    }
+    list.join("; ")
+}
+
+/// The answer of `/health/services`.
+#[derive(Debug, Clone)]
+pub struct Aggregate {
+    pub http_status: u16,
+    body: AggregateBody,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AggregateBody {
+    timestamp: String,
+    total_services: usize,
+    healthy: usize,
+    degraded: usize,
+    unhealthy: usize,
+    services: Vec<ReportBody>,
+}
+
+impl Aggregate {
+    /// The body, `application/json`.
+    pub fn json(&self) -> Vec<u8> {
+        json(&self.body)
+    }
+}
+
+/// All services at once: 503 if any is unhealthy or stopped, or if none was
+/// checked yet; 202 if any is degraded.
+pub fn aggregate<'a>(
+    services: impl IntoIterator<Item = &'a ServiceHealth>,
+    view: View,
+    now: Moment,
+) -> Aggregate {
+    let mut checked = false;
+    let reports: Vec<Report> = services
+        .into_iter()
+        .map(|service| {
+            checked |= service.was_checked(now.instant);
+            service.report(view, now)
+        })
+        .collect();
+    let count = |severity| {
+        reports
+            .iter()
+            .filter(|report| report.severity == severity)
+            .count()
+    };
+    let (healthy, degraded) = (count(Severity::Healthy), count(Severity::Degraded));
+    let unhealthy = reports.len() - healthy - degraded;
+    let http_status = if unhealthy > 0 || !checked {
+        503
+    } else if degraded > 0 {
+        202
+    } else {
+        200
+    };
+    Aggregate {
+        http_status,
+        body: AggregateBody {
+            timestamp: rfc3339_string(now.wall),
+            total_services: reports.len(),
+            healthy,
+            degraded,
+            unhealthy,
+            services: reports.into_iter().map(|report| report.body).collect(),
+        },
+    }
+}
+
+/// Whether a client may see details. `forwarded`: the request carries a
+/// forwarding header, so its peer is a proxy and tells nothing of the client.
+pub fn shows_details(details: HealthDetails, peer: IpAddr, forwarded: bool) -> bool {
+    match details {
+        HealthDetails::Public => true,
+        HealthDetails::Restricted => false,
+        HealthDetails::Auto => {
+            let peer = peer.to_canonical();
+            !forwarded && (peer.is_loopback() || is_private(peer))
+        }
+    }
+}
+
+fn json(body: &impl Serialize) -> Vec<u8> {
+    let mut bytes =
+        serde_json::to_vec(body).expect("structs of text and numbers with string keys serialize");
+    bytes.push(b'\n');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    struct Case {
+        now: Moment,
+        orders: ServiceHealth,
+        users: ServiceHealth,
+    }
+
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn case() -> Case {
+        let instant = Instant::now();
+        let cell = || Arc::new(CheckCell::new(INTERVAL, instant));
+        let dependency = |name: &str, required, check| WatchedDependency {
+            name: Arc::from(name),
+            required,
+            check,
+        };
+        let orders = ServiceHealth {
+            name: ServiceName::new("shop", "orders").expect("valid"),
+            version: Some(Arc::from("1.2.0")),
+            port: 3002,
+            degraded_status: 202,
+            app: cell(),
+            database: Some(WatchedDatabase {
+                required: true,
+                check: cell(),
+            }),
+            dependencies: vec![
+                dependency("payments", false, cell()),
+                dependency("users", true, cell()),
+                dependency("billing", true, Arc::new(CheckCell::off(instant))),
+            ],
+        };
+        let users = ServiceHealth {
+            name: ServiceName::new("shop", "users").expect("valid"),
+            version: None,
+            port: 3001,
+            degraded_status: 202,
+            app: cell(),
+            database: None,
+            dependencies: Vec::new(),
+        };
+        Case {
+            now: Moment {
+                instant,
+                wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            },
+            orders,
+            users,
+        }
+    }
+
+    impl Case {
+        fn all_up(&self) {
+            let took = Duration::from_millis(7);
+            for check in [&self.orders.app, &self.users.app] {
+                check.record(true, took, self.now.instant);
+            }
+            let database = self.orders.database.as_ref().expect("there is one");
+            database.check.record(true, took, self.now.instant);
+            for dependency in &self.orders.dependencies {
+                dependency.check.record(true, took, self.now.instant);
+            }
+        }
+
+        fn dependency_down(&self, index: usize) {
+            let check = &self.orders.dependencies[index].check;
+            check.record(false, Duration::ZERO, self.now.instant);
+        }
+    }
+
+    const FULL: View = View {
+        scope: Scope::All,
+        details: true,
+        draining: false,
+    };
+
+    fn show(report: &Report) -> String {
+        let body = String::from_utf8(report.json()).expect("text");
+        format!("{} {body}", report.http_status)
+    }
+
+    #[test]
+    fn every_shape_of_the_report() {
+        let case = case();
+        let mut text = String::from("not checked: ");
+        text += &show(&case.orders.report(FULL, case.now));
+        case.all_up();
+        text += &format!("healthy: {}", show(&case.orders.report(FULL, case.now)));
+        let own = View {
+            scope: Scope::Own,
+            ..FULL
+        };
+        case.dependency_down(0);
+        text += &format!("degraded: {}", show(&case.orders.report(FULL, case.now)));
+        text += &format!("scope self: {}", show(&case.orders.report(own, case.now)));
+        let restricted = View {
+            details: false,
+            ..FULL
+        };
+        text += &format!(
+            "restricted: {}",
+            show(&case.orders.report(restricted, case.now))
+        );
+        case.dependency_down(1);
+        text += &format!("unhealthy: {}", show(&case.orders.report(FULL, case.now)));
+        let draining = View {
+            draining: true,
+            ..FULL
+        };
+        text += &format!("draining: {}", show(&case.users.report(draining, case.now)));
+        let later = Moment {
+            instant: case.now.instant + INTERVAL * 4,
+            ..case.now
+        };
+        text += &format!("stale: {}", show(&case.users.report(FULL, later)));
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn the_aggregate_counts_and_takes_the_worst() {
+        let case = case();
+        let both = || aggregate([&case.orders, &case.users], FULL, case.now);
+        assert_eq!(both().http_status, 503);
+        case.all_up();
+        assert_eq!(both().http_status, 200);
+        case.dependency_down(0);
+        assert_eq!(both().http_status, 202);
+        insta::assert_snapshot!(String::from_utf8(both().json()).expect("text"));
+        case.dependency_down(1);
+        assert_eq!(both().http_status, 503);
+        assert_eq!(aggregate([], FULL, case.now).http_status, 503);
+    }
+
+    #[test]
+    fn details_are_for_the_neighbourhood() {
+        for (details, peer, forwarded, expected) in [
+            (HealthDetails::Auto, "127.0.0.1", false, true),
+            (HealthDetails::Auto, "::ffff:10.0.0.1", false, true),
+            (HealthDetails::Auto, "127.0.0.1", true, false),
+            (HealthDetails::Auto, "203.0.113.9", false, false),
+            (HealthDetails::Public, "203.0.113.9", true, true),
+            (HealthDetails::Restricted, "127.0.0.1", false, false),
+        ] {
+            let peer = peer.parse().expect("address");
+            assert_eq!(shows_details(details, peer, forwarded), expected, "{peer}");
+        }
+    }
+}
