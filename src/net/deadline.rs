@@ -122,6 +122,14 @@ impl Deadlines {
         }
     }
 
+    /// Wakes every task that waits on a deadline, so that it looks at what else
+    /// has changed (a drain).
+    pub fn wake_all(&self) {
+        for entry in lock(&self.shared.entries).iter() {
+            entry.waker.wake();
+        }
+    }
+
     /// Wakes what has expired, for ever. Run once per worker.
     pub async fn sweep(&self) {
         loop {

@@ -1,11 +1,17 @@
 //! Listeners, connections, deadlines: sockets and time.
 
 mod bind;
+mod client_io;
 mod command;
+mod connection;
 pub mod deadline;
+mod listener;
 mod permits;
 pub mod stream;
 
 pub use bind::{BindError, BoundGroup, bind_group};
+pub use client_io::{ClientIo, ClientTimeouts, Stalled, Watch};
 pub use command::{ListenerId, OpenListener, WorkerCommand};
+pub use connection::{End, ParserLimits, answer_and_close, linger, serve_http1};
+pub use listener::accept_loop;
 pub use permits::{Permit, Permits};

@@ -1,0 +1,305 @@
+//! Who the client is, through proxies (FWD-1).
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::reserved::{fold, remove_where};
+use crate::model::TrustedProxies;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const FAMILY: &[u8] = b"x-forwarded-";
+/// Longest chain of proxies that is read.
+const MAX_HOPS: usize = 32;
+
+/// The client's side of a request, as far as forwarding headers may tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// The right-most address that is no trusted proxy.
+    pub address: IpAddr,
+    /// The request carried forwarding headers.
+    pub forwarded: bool,
+    /// They came from a trusted proxy.
+    pub trusted: bool,
+}
+
+impl Client {
+    /// Reads; changes nothing.
+    pub fn of(headers: &HeaderMap, peer: IpAddr, trusted: &TrustedProxies) -> Self {
+        let peer = peer.to_canonical();
+        let forwarded = headers.keys().any(is_forwarding);
+        if !forwarded || !trusted.contains(peer) {
+            return Self {
+                address: peer,
+                forwarded,
+                trusted: false,
+            };
+        }
+        Self {
+            address: rightmost_untrusted(headers, peer, trusted),
+            forwarded,
+            trusted: true,
+        }
+    }
+}
+
+fn rightmost_untrusted(headers: &HeaderMap, peer: IpAddr, trusted: &TrustedProxies) -> IpAddr {
+    let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
+    let hops = lines
+        .iter()
+        .rev()
+        .flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','))
+        .take(MAX_HOPS);
+    let mut nearest = peer;
+    for hop in hops {
+        let Some(address) = parse_hop(hop) else {
+            return nearest;
+        };
+        nearest = address;
+        if !trusted.contains(address) {
+            return address;
+        }
+    }
+    nearest
+}
+
+/// An address with or without port or brackets; anything else ends the chain.
+fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+        return Some(address.ip().to_canonical());
+    }
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    inner
+        .parse::<IpAddr>()
+        .ok()
+        .map(|address| address.to_canonical())
+}
+
+/// Writes the forwarding headers toward the app: those of an untrusted peer are
+/// replaced, a trusted proxy's are continued.
+pub fn write_forwarding(
+    headers: &mut HeaderMap,
+    client: Client,
+    peer: IpAddr,
+    host: &HeaderValue,
+    tls: bool,
+) {
+    let peer = peer.to_canonical();
+    let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
+    let had_forwarded = headers.contains_key(header::FORWARDED);
+    if client.forwarded && !client.trusted {
+        remove_where(headers, is_forwarding);
+    }
+    append(headers, X_FORWARDED_FOR, &address_value(peer));
+    if client.trusted {
+        headers.entry(X_FORWARDED_PROTO).or_insert(proto);
+        headers
+            .entry(X_FORWARDED_HOST)
+            .or_insert_with(|| host.clone());
+    } else {
+        headers.insert(X_FORWARDED_PROTO, proto);
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+    headers.insert(X_REAL_IP, address_value(client.address));
+    if had_forwarded {
+        append(
+            headers,
+            header::FORWARDED,
+            &forwarded_element(peer, host, tls),
+        );
+    }
+}
+
+fn is_forwarding(name: &HeaderName) -> bool {
+    let text = name.as_str().as_bytes();
+    if *name == header::FORWARDED {
+        return true;
+    }
+    if text.first() != Some(&b'x') || text.len() < X_REAL_IP.as_str().len() {
+        return false;
+    }
+    let folds_to = |wanted: &[u8]| {
+        text.iter()
+            .zip(wanted)
+            .all(|(byte, wanted)| fold(*byte) == *wanted)
+    };
+    (text.len() >= FAMILY.len() && folds_to(FAMILY))
+        || (text.len() == X_REAL_IP.as_str().len() && folds_to(X_REAL_IP.as_str().as_bytes()))
+}
+
+/// Appends to the last line, so that the app sees one list.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+    let mut joined: Vec<u8> = Vec::new();
+    for line in headers.get_all(&name) {
+        joined.extend_from_slice(line.as_bytes());
+        joined.extend_from_slice(b", ");
+    }
+    if joined.is_empty() {
+        headers.insert(name, value.clone());
+        return;
+    }
+    joined.extend_from_slice(value.as_bytes());
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name, joined);
+    }
+}
+
+fn address_value(address: IpAddr) -> HeaderValue {
+    let mut text = arrayvec_string::Text::new();
+    text.write(address);
+    HeaderValue::from_bytes(text.as_bytes()).expect("an address is visible ASCII")
+}
+
+/// RFC 7239 §4: IPv6 addresses in brackets and quotes.
+fn forwarded_element(peer: IpAddr, host: &HeaderValue, tls: bool) -> HeaderValue {
+    let node = match peer {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let proto = if tls { "https" } else { "http" };
+    let host = host.to_str().unwrap_or_default().replace(['"', '\\'], "");
+    HeaderValue::from_str(&format!("for={node};host=\"{host}\";proto={proto}"))
+        .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
+}
+
+/// Text on the stack: an address is written for each request.
+mod arrayvec_string {
+    use std::fmt::Write;
+    use std::net::IpAddr;
+
+    /// Longest textual address: an IPv6 one with an IPv4 tail.
+    const CAPACITY: usize = 46;
+
+    pub(super) struct Text {
+        bytes: [u8; CAPACITY],
+        length: usize,
+    }
+
+    impl Text {
+        pub(super) fn new() -> Self {
+            Self {
+                bytes: [0; CAPACITY],
+                length: 0,
+            }
+        }
+
+        pub(super) fn write(&mut self, address: IpAddr) {
+            write!(self, "{address}").expect("an address fits");
+        }
+
+        pub(super) fn as_bytes(&self) -> &[u8] {
+            self.bytes.get(..self.length).unwrap_or_default()
+        }
+    }
+
+    impl Write for Text {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            let end = self.length + text.len();
+            let room = self
+                .bytes
+                .get_mut(self.length..end)
+                .ok_or(std::fmt::Error)?;
+            room.copy_from_slice(text.as_bytes());
+            self.length = end;
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("address")
+    }
+
+    fn trusted() -> TrustedProxies {
+        TrustedProxies {
+            networks: vec![],
+            loopback: false,
+            private: true,
+        }
+    }
+
+    fn forwarded(headers: &mut HeaderMap, peer: &str) -> Client {
+        let client = Client::of(headers, ip(peer), &trusted());
+        write_forwarding(
+            headers,
+            client,
+            ip(peer),
+            &HeaderValue::from_static("shop"),
+            false,
+        );
+        client
+    }
+
+    fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+        headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("ascii"))
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_the_client() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x_forwarded_user", "root"),
+            ("x-forwarded-prefix", "/x"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x_real_ip", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let client = forwarded(&mut headers, "203.0.113.7");
+        assert_eq!(client.address, ip("203.0.113.7"));
+        assert_eq!(text(&headers, "x-forwarded-for"), "203.0.113.7");
+        assert_eq!(text(&headers, "x-real-ip"), "203.0.113.7");
+        assert_eq!(
+            text(&headers, "forwarded"),
+            "for=203.0.113.7;host=\"shop\";proto=http"
+        );
+        for gone in ["x_forwarded_user", "x-forwarded-prefix", "x_real_ip"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_chain_is_followed_to_the_rightmost_untrusted() {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            "x-forwarded-for",
+            HeaderValue::from_static("6.6.6.6, 9.9.9.9"),
+        );
+        headers.append("x-forwarded-for", HeaderValue::from_static("10.0.0.3"));
+        headers.append("x-forwarded-proto", HeaderValue::from_static("https"));
+        let client = forwarded(&mut headers, "::ffff:10.0.0.2");
+        assert_eq!(client.address, ip("9.9.9.9"));
+        assert_eq!(
+            text(&headers, "x-forwarded-for"),
+            "6.6.6.6, 9.9.9.9, 10.0.0.3, 10.0.0.2"
+        );
+        assert_eq!(text(&headers, "x-forwarded-proto"), "https");
+        assert_eq!(text(&headers, "x-real-ip"), "9.9.9.9");
+    }
+
+    #[test]
+    fn garbage_ends_the_chain() {
+        let mut headers = HeaderMap::new();
+        headers.append(
+            "x-forwarded-for",
+            HeaderValue::from_static("9.9.9.9, evil, [fd00::1]:8"),
+        );
+        let client = forwarded(&mut headers, "10.0.0.2");
+        assert_eq!(client.address, ip("fd00::1"));
+    }
+}

@@ -1,0 +1,162 @@
+//! What belongs to one hop and must not pass (RFC 9110 §7.6.1).
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
+
+use super::reserved::remove_where;
+use crate::model::{Failure, Kind};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// What a request's hop-by-hop fields asked for, before they were removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct HopRequest {
+    /// The client accepts trailers (`TE: trailers`).
+    pub accepts_trailers: bool,
+    /// The tokens of `Upgrade`, when `Connection` names it.
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// Removes the hop-by-hop fields of a request (HOP-1, HOP-2).
+///
+/// # Errors
+/// `bad_request` where `Connection` names `host` or `content-length` (HOP-4):
+/// removing them would change what the request means.
+pub fn strip_request(headers: &mut HeaderMap) -> Result<HopRequest, Failure> {
+    let mut asked = HopRequest::default();
+    let named = named_by_connection(headers);
+    if named.contains(&header::HOST) || named.contains(&header::CONTENT_LENGTH) {
+        return Err(Failure::because(
+            Kind::BadRequest,
+            "Connection names a field that frames or routes the request",
+        ));
+    }
+    if headers.contains_key(header::TE) {
+        asked.accepts_trailers = headers.get_all(header::TE).iter().any(|value| {
+            tokens(value).any(|token| {
+                let coding = token.split(|byte| *byte == b';').next().unwrap_or_default();
+                coding.trim_ascii().eq_ignore_ascii_case(b"trailers")
+            })
+        });
+    }
+    if named.contains(&header::UPGRADE) {
+        asked.upgrade = headers.get(header::UPGRADE).cloned();
+    }
+    strip(headers, &named);
+    // Answered by us once the body is wanted (RFC 9110 §10.1.1).
+    headers.remove(header::EXPECT);
+    Ok(asked)
+}
+
+/// Removes the hop-by-hop fields of a response.
+pub fn strip_response(headers: &mut HeaderMap) {
+    let named = named_by_connection(headers);
+    strip(headers, &named);
+}
+
+/// Removes from decoded trailers what may not stand there: hop-by-hop and
+/// framing fields (RFC 9110 §6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    let named = named_by_connection(trailers);
+    strip(trailers, &named);
+    trailers.remove(header::CONTENT_LENGTH);
+    trailers.remove(header::HOST);
+    trailers.remove(header::TRAILER);
+}
+
+fn strip(headers: &mut HeaderMap, named: &Names) {
+    for name in named {
+        if *name != header::CONTENT_LENGTH && *name != header::HOST {
+            headers.remove(name);
+        }
+    }
+    remove_where(headers, is_hop_by_hop);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == header::CONNECTION
+        || *name == header::TE
+        || *name == header::TRANSFER_ENCODING
+        || *name == header::UPGRADE
+        || *name == header::PROXY_AUTHENTICATE
+        || *name == KEEP_ALIVE
+        || *name == PROXY_CONNECTION
+        || *name == HTTP2_SETTINGS
+}
+
+type Names = SmallVec<[HeaderName; 2]>;
+
+/// Every field that any `Connection` line names. Tokens that are no field name
+/// name nothing.
+fn named_by_connection(headers: &HeaderMap) -> Names {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(tokens)
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .collect()
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn every_connection_line_counts() {
+        let mut map = headers(&[
+            ("connection", "close, x-a"),
+            ("connection", " X-B ,,"),
+            ("x-a", "1"),
+            ("x-b", "2"),
+            ("x-c", "3"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "x"),
+            ("te", "trailers, gzip;q=0.5"),
+            ("transfer-encoding", "chunked"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
+            ("expect", "100-continue"),
+        ]);
+        let asked = strip_request(&mut map).expect("legal");
+        assert!(asked.accepts_trailers);
+        assert_eq!(map, headers(&[("x-c", "3")]));
+    }
+
+    #[test]
+    fn host_and_content_length_cannot_be_named_away() {
+        for token in ["host", "Content-Length", "close, HOST"] {
+            let mut map = headers(&[("host", "a"), ("content-length", "0")]);
+            map.append("connection", HeaderValue::from_str(token).expect("legal"));
+            assert_eq!(
+                strip_request(&mut map).expect_err(token).kind,
+                Kind::BadRequest
+            );
+        }
+    }
+
+    #[test]
+    fn an_upgrade_counts_only_when_connection_names_it() {
+        let mut map = headers(&[("upgrade", "websocket")]);
+        assert_eq!(strip_request(&mut map).expect("legal").upgrade, None);
+        let mut map = headers(&[("upgrade", "websocket"), ("connection", "Upgrade")]);
+        assert!(strip_request(&mut map).expect("legal").upgrade.is_some());
+        assert!(map.is_empty());
+    }
+}

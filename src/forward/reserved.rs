@@ -1,0 +1,155 @@
+//! Names that clients may not set (ID-1).
+
+use http::{HeaderMap, HeaderName};
+use smallvec::SmallVec;
+
+/// Reserved whatever the configuration says (SPEC §2.2 ID-1).
+const ALWAYS: [&str; 5] = [
+    "x-auth-strategy",
+    "x-auth-subject",
+    "x-auth-failed-open",
+    "x-service-name",
+    "x-service-call",
+];
+/// Reserved as a family.
+const PREFIX: &[u8] = b"x-outrigger-";
+/// Folding buffer; no reserved name is longer.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Tells reserved header names however they are spelled: names are compared
+/// with case and every byte that is no letter or digit folded to `-`, because
+/// many app servers fold `_` and `-` together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    /// Folded, sorted.
+    names: Vec<Box<[u8]>>,
+    /// Bit n: a name of n bytes is reserved.
+    lengths: u128,
+}
+
+impl Reserved {
+    /// The fixed names, and every header that a rule of the service can set.
+    pub fn new<'a>(settable: impl IntoIterator<Item = &'a HeaderName>) -> Self {
+        let settable = settable.into_iter().map(HeaderName::as_str);
+        let mut names: Vec<Box<[u8]>> = ALWAYS
+            .into_iter()
+            .chain(settable)
+            .map(|name| name.bytes().map(fold).collect())
+            .collect();
+        names.sort();
+        names.dedup();
+        let lengths = names
+            .iter()
+            .fold(0, |lengths, name| lengths | length_bit(name.len()));
+        Self { names, lengths }
+    }
+
+    /// Whether clients may not send this name.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        let name = name.as_str().as_bytes();
+        let may_have_prefix = name.len() >= PREFIX.len() && name.first() == Some(&b'x');
+        if self.lengths & length_bit(name.len()) == 0 && !may_have_prefix {
+            return false;
+        }
+        let mut folded = [0_u8; MAX_NAME_BYTES];
+        let prefix = name.len().min(MAX_NAME_BYTES);
+        for (to, from) in folded.iter_mut().zip(name) {
+            *to = fold(*from);
+        }
+        let folded = folded.get(..prefix).unwrap_or_default();
+        folded.starts_with(PREFIX)
+            || (name.len() <= MAX_NAME_BYTES
+                && self
+                    .names
+                    .binary_search_by(|known| (**known).cmp(folded))
+                    .is_ok())
+    }
+
+    /// Removes every reserved field.
+    pub fn strip(&self, headers: &mut HeaderMap) {
+        remove_where(headers, |name| self.contains(name));
+    }
+}
+
+/// Removes all fields whose name fits. Costs no allocation while none does.
+pub(super) fn remove_where(headers: &mut HeaderMap, fits: impl Fn(&HeaderName) -> bool) {
+    let found: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| fits(name)).cloned().collect();
+    for name in found {
+        headers.remove(name);
+    }
+}
+
+/// Lower case, everything but letters and digits as `-`.
+pub(super) fn fold(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() {
+        byte.to_ascii_lowercase()
+    } else {
+        b'-'
+    }
+}
+
+/// Lengths beyond the mask share the last bit.
+fn length_bit(length: usize) -> u128 {
+    1 << length.min(127)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reserved() -> Reserved {
+        Reserved::new([
+            &HeaderName::from_static("x-tenant"),
+            &HeaderName::from_static("app_token"),
+        ])
+    }
+
+    #[test]
+    fn every_spelling_is_told() {
+        for name in [
+            "x-auth-subject",
+            "X-Auth-Subject",
+            "x_auth_subject",
+            "X.AUTH~SUBJECT",
+            "x-outrigger-anything",
+            "x_outrigger_",
+            "X-Tenant",
+            "x_tenant",
+            "app-token",
+        ] {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a legal name");
+            assert!(reserved().contains(&name), "{name}");
+        }
+        for name in [
+            "x-auth-subjects",
+            "accept",
+            "x-tenan",
+            "x-outrigge",
+            "host",
+            "x-request-id",
+        ] {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a legal name");
+            assert!(!reserved().contains(&name), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_reserved_survives(names in proptest::collection::vec(
+            "[xX][-_.]([aA]uth[-_]subject|service[-_~]name|outrigger[-_][a-z]{0,140}|other)", 0..12,
+        )) {
+            let mut headers = HeaderMap::new();
+            for name in &names {
+                let name = HeaderName::from_bytes(name.as_bytes()).expect("a legal name");
+                headers.append(name, HeaderValue::from_static("forged"));
+            }
+            let others = names.iter().filter(|name| name.ends_with("other")).count();
+            reserved().strip(&mut headers);
+            prop_assert_eq!(headers.len(), others);
+        }
+    }
+}

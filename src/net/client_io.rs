@@ -1,0 +1,179 @@
+//! The client's side of a connection: bytes, and what their absence means.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::deadline::{Deadline, Deadlines};
+use super::stream::Stream;
+
+/// Time limits of a client connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientTimeouts {
+    /// First byte and complete head.
+    pub header: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// A client that does not read.
+    pub write_stall: Duration,
+}
+
+/// What the connection is doing, shared by its IO, its service and its task.
+#[derive(Debug)]
+pub struct Watch {
+    phase: Cell<IoPhase>,
+    timeouts: ClientTimeouts,
+    read: Deadline,
+    write: Deadline,
+}
+
+/// Which time limit the reading side is under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IoPhase {
+    /// No complete head yet on a new connection, or the first bytes of one on
+    /// an old connection.
+    Head,
+    /// Between requests.
+    Idle,
+    /// A request is being served; its own limits hold.
+    Busy,
+}
+
+/// A limit that was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stalled {
+    /// No complete request head in time.
+    Head,
+    /// Nothing between requests.
+    Idle,
+    /// The client does not read.
+    Write,
+}
+
+impl Watch {
+    /// A new connection, waiting for its first head.
+    pub fn new(timeouts: ClientTimeouts, deadlines: &Deadlines) -> Rc<Self> {
+        let watch = Self {
+            phase: Cell::new(IoPhase::Head),
+            timeouts,
+            read: deadlines.add(),
+            write: deadlines.add(),
+        };
+        watch.read.arm(timeouts.header);
+        Rc::new(watch)
+    }
+
+    /// A complete head is there.
+    pub fn request_begun(&self) {
+        self.phase.set(IoPhase::Busy);
+        self.read.disarm();
+    }
+
+    /// The response's last byte was handed over.
+    pub fn request_ended(&self) {
+        self.phase.set(IoPhase::Idle);
+        self.read.arm(self.timeouts.idle);
+    }
+
+    /// Ready when a limit is reached; wakes the task for that, and when
+    /// somebody calls [`Deadlines::wake_all`].
+    pub fn poll_stalled(&self, context: &mut Context<'_>) -> Poll<Stalled> {
+        if self.write.poll_expired(context).is_ready() {
+            return Poll::Ready(Stalled::Write);
+        }
+        let read_expired = self.read.poll_expired(context).is_ready();
+        match self.phase.get() {
+            IoPhase::Head if read_expired => Poll::Ready(Stalled::Head),
+            IoPhase::Idle if read_expired => Poll::Ready(Stalled::Idle),
+            IoPhase::Head | IoPhase::Idle | IoPhase::Busy => Poll::Pending,
+        }
+    }
+
+    fn bytes_came(&self) {
+        if self.phase.get() == IoPhase::Idle {
+            self.phase.set(IoPhase::Head);
+            self.read.arm(self.timeouts.header);
+        }
+    }
+
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if outcome.is_ready() {
+            if self.write.is_armed() {
+                self.write.disarm();
+            }
+        } else if !self.write.is_armed() {
+            self.write.arm(self.timeouts.write_stall);
+        }
+    }
+}
+
+/// A client's stream that tells its [`Watch`] what happens.
+#[derive(Debug)]
+pub struct ClientIo {
+    pub stream: Stream,
+    watch: Rc<Watch>,
+}
+
+impl ClientIo {
+    /// Wraps an accepted stream.
+    pub fn new(stream: Stream, watch: Rc<Watch>) -> Self {
+        Self { stream, watch }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            this.watch.bytes_came();
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.watch.wrote(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.watch.wrote(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
