@@ -1,6 +1,7 @@
 //! One request toward an upstream, with the retries that are always safe.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::Method;
 
@@ -12,7 +13,7 @@ use crate::upstream::{Connection, Pool, RequestBody, UpstreamError};
 pub struct Sent {
     pub response: UpstreamResponse,
     /// For the log.
-    pub address: Rc<str>,
+    pub address: Arc<str>,
     /// Served by a kept-alive connection.
     pub reused: bool,
     /// 1, or 2 after a retry.
@@ -79,7 +80,7 @@ async fn exchange(
     body: RequestBody,
     attempt: u32,
 ) -> Result<Sent, (UpstreamError, RequestBody)> {
-    let (address, reused) = (Rc::clone(connection.address()), connection.is_reused());
+    let (address, reused) = (Arc::clone(connection.address()), connection.is_reused());
     let exchange = Exchange::new(connection, Rc::clone(pool), head, body);
     let response = exchange.response().await?;
     Ok(Sent {

@@ -3,8 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
+use crate::auth::{AuthContext, Authenticator, BuildError as AuthBuildError};
+use crate::forward::Reserved;
 use crate::model::{ProcessSettings, ServiceName, ServiceSpec};
 use crate::net::Permits;
+use crate::telemetry::metrics::{Metrics, ServiceMetrics};
+use crate::upstream::Upstream;
 
 /// Names a service's place in every worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +28,7 @@ pub struct Service {
     pub name: ServiceName,
     pub slot: SlotId,
     pub state: ServiceState,
+    pub metrics: Arc<ServiceMetrics>,
     /// Requests being served, over all workers; kept across versions.
     pub in_flight: Permits,
     /// Open client connections, over all workers; kept across versions.
@@ -42,34 +49,67 @@ pub struct Ready {
     pub spec: Arc<ServiceSpec>,
     /// Settings of the process at build time.
     pub settings: Arc<ProcessSettings>,
+    pub auth: Arc<Authenticator>,
+    /// What clients may not send (ID-1).
+    pub reserved: Reserved,
+    /// The app.
+    pub upstream: Arc<Upstream>,
+    /// Upstreams of rules, by rule; `None` = the app.
+    pub rule_upstreams: Vec<Option<Arc<Upstream>>>,
+    /// `Host` toward the app for HTTP/1.0 clients that send none.
+    pub default_host: HeaderValue,
 }
 
 /// What building needs besides the spec.
-#[derive(Debug)]
 pub struct BuildContext<'a> {
     pub settings: &'a Arc<ProcessSettings>,
-    /// The version in force, whose counters are kept.
+    pub metrics: &'a Metrics,
+    /// The version in force, whose counters and unchanged parts are kept.
     pub predecessor: Option<&'a Service>,
 }
 
 /// Why a valid spec could not be made to run.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The authentication policy.
-    #[error("authentication: {0}")]
-    Auth(String),
+    #[error("the authentication policy cannot be put to work")]
+    Auth(#[source] AuthBuildError),
 }
 
 impl Service {
     /// Builds a good version. Fast and local: nothing is fetched or resolved.
+    ///
+    /// # Errors
+    /// What the spec's validation could not foresee.
     pub fn ready(
         spec: Arc<ServiceSpec>,
         slot: SlotId,
         context: &BuildContext<'_>,
     ) -> Result<Self, BuildError> {
         let name = spec.name.clone();
+        let old = context.predecessor.and_then(Self::as_ready);
+        let auth_context = AuthContext {
+            workers: context.settings.workers,
+            predecessor: old.map(|old| &old.auth),
+        };
+        let auth = Authenticator::build(&spec, &auth_context).map_err(BuildError::Auth)?;
+        let rule_upstreams = spec
+            .auth
+            .rules
+            .iter()
+            .enumerate()
+            .map(|(index, rule)| {
+                let known = old.and_then(|old| old.rule_upstreams.get(index)?.as_ref());
+                Some(kept_or_new(rule.upstream.as_ref()?, known))
+            })
+            .collect();
         let ready = Ready {
             settings: Arc::clone(context.settings),
+            reserved: Reserved::new(&auth.reserved_headers()),
+            auth,
+            upstream: kept_or_new(&spec.upstream, old.map(|old| &old.upstream)),
+            rule_upstreams,
+            default_host: HeaderValue::from_str(name.name())
+                .expect("a service name is visible ASCII"),
             spec,
         };
         Ok(Self::assemble(
@@ -95,10 +135,15 @@ impl Service {
             .predecessor
             .map(|old| (old.in_flight.clone(), old.connections.clone()))
             .unwrap_or_default();
+        let metrics = match context.predecessor {
+            Some(old) => Arc::clone(&old.metrics),
+            None => context.metrics.service(&name),
+        };
         Self {
             name,
             slot,
             state,
+            metrics,
             in_flight,
             connections,
         }
@@ -116,5 +161,14 @@ impl Service {
     pub fn listen(&self) -> Option<(Option<IpAddr>, u16)> {
         self.as_ready()
             .map(|ready| (ready.spec.listen.or(ready.settings.listen), ready.spec.port))
+    }
+}
+
+/// The same upstream, with its resolved addresses, where nothing changed:
+/// workers keep a pool as long as it is the same one.
+fn kept_or_new(spec: &crate::model::UpstreamSpec, known: Option<&Arc<Upstream>>) -> Arc<Upstream> {
+    match known {
+        Some(known) if known.spec() == spec => Arc::clone(known),
+        _ => Arc::new(Upstream::new(spec.clone())),
     }
 }

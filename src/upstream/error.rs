@@ -1,7 +1,7 @@
 //! What went wrong toward an upstream, and what that allows.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::model::{Failure, Kind};
 
@@ -12,7 +12,7 @@ pub struct UpstreamError {
     /// For the log: the operating system's or the parser's words.
     pub detail: String,
     /// The address tried last, for the log.
-    pub address: Option<Rc<str>>,
+    pub address: Option<Arc<str>>,
     /// The connection had served a request before.
     pub reused: bool,
     /// At least one byte of the request went out.

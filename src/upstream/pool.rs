@@ -41,7 +41,7 @@ pub struct Connection {
     pub(super) deadline: Deadline,
     /// Requests completed on it.
     pub(super) requests: u32,
-    pub(super) address: Rc<str>,
+    pub(super) address: Arc<str>,
     idle_since_ms: u64,
 }
 
@@ -136,7 +136,7 @@ impl Pool {
         })
     }
 
-    async fn dial(&self) -> Result<(Stream, Rc<str>), UpstreamError> {
+    async fn dial(&self) -> Result<(Stream, Arc<str>), UpstreamError> {
         if let UpstreamTarget::Unix { path } = &self.upstream.spec.target {
             let stream = UnixStream::connect(path).await;
             let stream = stream.map_err(|error| refused(&error, self.label()))?;
@@ -152,11 +152,11 @@ impl Pool {
         for address in resolver.addresses().await? {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    return Ok((Stream::dialled(stream), Rc::from(address.to_string())));
+                    return Ok((Stream::dialled(stream), Arc::from(address.to_string())));
                 }
                 // The first refusal says more than that of a fallback address.
                 Err(error) if last.address.is_none() => {
-                    last = refused(&error, Rc::from(address.to_string()));
+                    last = refused(&error, Arc::from(address.to_string()));
                 }
                 Err(_) => {}
             }
@@ -164,8 +164,8 @@ impl Pool {
         Err(last)
     }
 
-    fn label(&self) -> Rc<str> {
-        Rc::from(self.upstream.spec.target.to_string())
+    fn label(&self) -> Arc<str> {
+        Arc::from(self.upstream.spec.target.to_string())
     }
 
     /// Takes a connection back after a clean response.
@@ -217,7 +217,7 @@ async fn purge(pool: Weak<Pool>, pause: Duration) {
     }
 }
 
-fn refused(error: &io::Error, address: Rc<str>) -> UpstreamError {
+fn refused(error: &io::Error, address: Arc<str>) -> UpstreamError {
     let kind = match error.kind() {
         io::ErrorKind::TimedOut => Kind::ConnectTimeout,
         _ => Kind::ConnectRefused,
@@ -229,7 +229,7 @@ fn refused(error: &io::Error, address: Rc<str>) -> UpstreamError {
 
 impl Connection {
     /// The remote address, for the log.
-    pub fn address(&self) -> &Rc<str> {
+    pub fn address(&self) -> &Arc<str> {
         &self.address
     }
 

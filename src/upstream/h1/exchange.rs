@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -400,7 +401,7 @@ impl Exchange {
         UpstreamError {
             kind,
             detail: detail.into(),
-            address: Some(Rc::clone(&self.connection.address)),
+            address: Some(Arc::clone(&self.connection.address)),
             reused: self.connection.requests > 0,
             sent: self.request.sent,
             received: self.received,

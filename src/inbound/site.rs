@@ -1,0 +1,168 @@
+//! A service as one worker sees it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::AuthWorker;
+use crate::net::deadline::Deadlines;
+use crate::net::{ClientTimeouts, ParserLimits};
+use crate::snapshot::{Service, Snapshot};
+use crate::telemetry::log::LogHandle;
+use crate::telemetry::record::Recorder;
+use crate::trace::IdGenerator;
+use crate::upstream::{Pool, TrailerFilter, Upstream};
+
+/// What all services of a worker share.
+pub struct WorkerParts {
+    pub index: usize,
+    pub deadlines: Deadlines,
+    pub ids: IdGenerator,
+    pub log: LogHandle,
+    pub auth: AuthWorker,
+}
+
+/// A service's place in a worker; its content changes with each generation.
+pub struct Site {
+    current: RefCell<Rc<Local>>,
+}
+
+/// One version of a service, with this worker's own pools and cells. A request
+/// keeps the one it began with.
+pub struct Local {
+    pub service: Arc<Service>,
+    pub parts: Rc<WorkerParts>,
+    pub recorder: Rc<Recorder>,
+    pub(super) trailer_filter: Option<TrailerFilter>,
+    /// To the app; `None` without a good version.
+    pool: Option<Rc<Pool>>,
+    rule_pools: Vec<Option<Rc<Pool>>>,
+}
+
+impl Site {
+    /// The first version this worker sees.
+    pub fn new(local: Local) -> Rc<Self> {
+        Rc::new(Self {
+            current: RefCell::new(Rc::new(local)),
+        })
+    }
+
+    /// The version in force in this worker.
+    pub fn current(&self) -> Rc<Local> {
+        Rc::clone(&self.current.borrow())
+    }
+
+    /// Every request begun from now on follows `local`.
+    pub fn replace(&self, local: Local) {
+        let old = self.current.replace(Rc::new(local));
+        let current = self.current.borrow();
+        old.retire_pools_not_in(&current);
+    }
+}
+
+impl Local {
+    /// Takes over the predecessor's pools where the upstream is the same.
+    pub fn new(
+        service: Arc<Service>,
+        snapshot: &Snapshot,
+        parts: &Rc<WorkerParts>,
+        predecessor: Option<&Self>,
+    ) -> Self {
+        let recorder = Recorder {
+            shard: service.metrics.shard(parts.index),
+            peer: None,
+            log: parts.log.clone(),
+            service: service.name.shared_key(),
+            generation: snapshot.generation,
+        };
+        let idle = client_timeouts(&service).idle;
+        let pool_for = |upstream: &Arc<Upstream>| {
+            predecessor
+                .and_then(|old| old.pool_of(upstream))
+                .unwrap_or_else(|| Pool::new(Arc::clone(upstream), idle, parts.deadlines.clone()))
+        };
+        let ready = service.as_ready();
+        let pool = ready.map(|ready| pool_for(&ready.upstream));
+        let rule_pools = ready
+            .map(|ready| {
+                ready
+                    .rule_upstreams
+                    .iter()
+                    .map(|rule| rule.as_ref().map(&pool_for))
+                    .collect()
+            })
+            .unwrap_or_default();
+        let trailer_filter = ready.map(|ready| trailer_filter(ready.reserved.clone()));
+        Self {
+            pool,
+            rule_pools,
+            trailer_filter,
+            parts: Rc::clone(parts),
+            recorder: Rc::new(recorder),
+            service,
+        }
+    }
+
+    /// The pool for a request that matched `rule`.
+    pub(super) fn pool(&self, rule: Option<usize>) -> Option<&Rc<Pool>> {
+        rule.and_then(|rule| self.rule_pools.get(rule)?.as_ref())
+            .or(self.pool.as_ref())
+    }
+
+    /// Bounds of the parser on connections of this service.
+    pub fn parser_limits(&self) -> ParserLimits {
+        let limits = self
+            .service
+            .as_ready()
+            .map(|ready| ready.spec.limits.clone());
+        let limits = limits.unwrap_or_default();
+        ParserLimits {
+            header_bytes: limits.header_bytes as usize,
+            header_count: limits.header_count as usize,
+        }
+    }
+
+    /// Time limits on connections of this service.
+    pub fn client_timeouts(&self) -> ClientTimeouts {
+        client_timeouts(&self.service)
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &Rc<Pool>> {
+        self.pool.iter().chain(self.rule_pools.iter().flatten())
+    }
+
+    fn pool_of(&self, upstream: &Arc<Upstream>) -> Option<Rc<Pool>> {
+        self.pools()
+            .find(|pool| Arc::ptr_eq(pool.upstream(), upstream))
+            .cloned()
+    }
+
+    fn retire_pools_not_in(&self, successor: &Self) {
+        for pool in self.pools() {
+            if !successor.pools().any(|kept| Rc::ptr_eq(kept, pool)) {
+                pool.retire();
+            }
+        }
+    }
+}
+
+fn client_timeouts(service: &Service) -> ClientTimeouts {
+    let limits = service.as_ready().map(|ready| &ready.spec.limits);
+    let of = |get: fn(&crate::model::Limits) -> Duration| {
+        limits.map_or_else(|| get(&crate::model::Limits::default()), get)
+    };
+    ClientTimeouts {
+        header: of(|limits| limits.header_timeout),
+        idle: of(|limits| limits.idle_timeout),
+        write_stall: of(|limits| limits.write_stall_timeout),
+    }
+}
+
+/// Trailers follow the rules of headers (HOP-1, ID-1).
+fn trailer_filter(reserved: crate::forward::Reserved) -> TrailerFilter {
+    Rc::new(move |trailers| {
+        reserved.strip(trailers);
+        crate::forward::strip_trailers(trailers);
+    })
+}

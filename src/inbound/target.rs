@@ -1,0 +1,148 @@
+//! What a request is for: host and framing, checked where hyper does not.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderValue, Version};
+
+use crate::model::{Failure, Kind};
+
+/// The authority of the request, which is also the `Host` the app will see.
+/// `fallback` stands in for HTTP/1.0 clients that send none.
+///
+/// # Errors
+/// `bad_request` unless there is exactly one valid authority (SMUG-4, SMUG-5).
+pub(super) fn authority(parts: &Parts, fallback: &HeaderValue) -> Result<HeaderValue, Failure> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return refuse("more than one Host");
+    }
+    if let Some(host) = host
+        && !is_authority(host.as_bytes())
+    {
+        return refuse("invalid Host");
+    }
+    let Some(target) = parts.uri.authority() else {
+        return match host {
+            Some(host) => Ok(host.clone()),
+            None if parts.version == Version::HTTP_10 => Ok(fallback.clone()),
+            None => refuse("no Host"),
+        };
+    };
+    if !is_authority(target.as_str().as_bytes()) {
+        return refuse("invalid authority in the target");
+    }
+    let differs = |host: &HeaderValue| {
+        !host
+            .as_bytes()
+            .eq_ignore_ascii_case(target.as_str().as_bytes())
+    };
+    if parts.version == Version::HTTP_2 && host.is_some_and(differs) {
+        return refuse(":authority and Host differ");
+    }
+    if parts.version == Version::HTTP_11 && host.is_none() {
+        return refuse("no Host");
+    }
+    HeaderValue::from_str(target.as_str()).or_else(|_| refuse("invalid authority in the target"))
+}
+
+/// `host [ ":" port ]`, not empty, without user information (RFC 9110 §7.2).
+fn is_authority(bytes: &[u8]) -> bool {
+    !bytes.contains(&b'@')
+        && Authority::try_from(bytes).is_ok_and(|authority| !authority.host().is_empty())
+}
+
+/// Refuses framing that two parsers could read differently (SMUG-1, SMUG-2).
+///
+/// # Errors
+/// `bad_request`.
+pub(super) fn check_framing(parts: &Parts) -> Result<(), Failure> {
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(());
+    };
+    if parts.headers.contains_key(CONTENT_LENGTH) {
+        return refuse("Transfer-Encoding beside Content-Length");
+    }
+    if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
+        return refuse("Transfer-Encoding other than exactly chunked");
+    }
+    if parts.version != Version::HTTP_11 {
+        return refuse("Transfer-Encoding outside HTTP/1.1");
+    }
+    Ok(())
+}
+
+fn refuse<T>(reason: &'static str) -> Result<T, Failure> {
+    Err(Failure::because(Kind::BadRequest, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(version: Version, target: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().version(version).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("legal").into_parts().0
+    }
+
+    fn host(version: Version, target: &str, fields: &[(&str, &str)]) -> Option<String> {
+        let authority = authority(
+            &parts(version, target, fields),
+            &HeaderValue::from_static("own"),
+        );
+        authority
+            .ok()
+            .map(|value| value.to_str().expect("ascii").to_owned())
+    }
+
+    #[test]
+    fn exactly_one_valid_host() {
+        let v11 = Version::HTTP_11;
+        assert_eq!(
+            host(v11, "/", &[("host", "shop:80")]).as_deref(),
+            Some("shop:80")
+        );
+        assert_eq!(
+            host(v11, "/", &[("host", "[::1]:80")]).as_deref(),
+            Some("[::1]:80")
+        );
+        assert_eq!(host(Version::HTTP_10, "/", &[]).as_deref(), Some("own"));
+        for bad in [
+            &[][..],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "")],
+            &[("host", "a b")],
+        ] {
+            assert_eq!(host(v11, "/", bad), None, "{bad:?}");
+        }
+        assert_eq!(host(v11, "/", &[("host", "user@shop")]), None);
+        assert_eq!(host(v11, "/", &[("host", "a/b")]), None);
+    }
+
+    #[test]
+    fn the_target_wins_over_host() {
+        let fields = [("host", "other")];
+        let absolute = host(Version::HTTP_11, "http://shop/x", &fields);
+        assert_eq!(absolute.as_deref(), Some("shop"));
+        assert_eq!(host(Version::HTTP_11, "http://user@shop/x", &fields), None);
+        assert_eq!(host(Version::HTTP_2, "http://shop/x", &fields), None);
+    }
+
+    #[test]
+    fn framing_is_plain_or_refused() {
+        let check = |version, fields: &[(&str, &str)]| check_framing(&parts(version, "/", fields));
+        let te = ("transfer-encoding", "chunked");
+        assert!(check(Version::HTTP_11, &[te]).is_ok());
+        assert!(check(Version::HTTP_11, &[te, ("content-length", "3")]).is_err());
+        assert!(check(Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]).is_err());
+        assert!(check(Version::HTTP_11, &[te, te]).is_err());
+        assert!(check(Version::HTTP_10, &[te]).is_err());
+    }
+}

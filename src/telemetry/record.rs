@@ -1,0 +1,220 @@
+//! The record of one request: metrics and log lines, exactly once, when its
+//! body ends, fails or is dropped.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method};
+
+use super::log::{AccessLine, ErrorLine, LogHandle};
+use super::metrics::{Direction, PeerMetrics, ServiceShard};
+use crate::model::Cause;
+
+/// Status logged and counted for a client that left before any answer; nobody
+/// reads it.
+const CLIENT_CLOSED: u16 = 499;
+
+/// Where records of one worker and service (and peer) go.
+pub struct Recorder {
+    pub shard: ServiceShard,
+    /// Set for calls toward a peer.
+    pub peer: Option<Arc<PeerMetrics>>,
+    pub log: LogHandle,
+    /// `domain/name`.
+    pub service: Arc<str>,
+    pub generation: u64,
+}
+
+/// A request from its complete head to the last byte of its answer.
+pub struct Record {
+    recorder: Rc<Recorder>,
+    started: Instant,
+    upstream_started: Option<Instant>,
+    upstream_ended: Option<Instant>,
+    complete: bool,
+    status: Option<u16>,
+    failure: Option<RecordedFailure>,
+    pub method: Method,
+    pub target: Option<PathAndQuery>,
+    /// The client, as found through trusted proxies.
+    pub client: IpAddr,
+    /// A safe id; anything else must not get here.
+    pub request_id: Option<HeaderValue>,
+    pub trace_id: Option<Arc<str>>,
+    /// Strategy and subject of the authenticated caller.
+    pub identity: Option<(&'static str, Option<Arc<str>>)>,
+    pub upstream: UpstreamFacts,
+}
+
+/// What is known of the upstream that served (or failed) a request.
+#[derive(Debug, Default)]
+pub struct UpstreamFacts {
+    pub address: Option<Arc<str>>,
+    /// 1 for the first; 0 when none was made.
+    pub attempt: u32,
+    pub reused: bool,
+}
+
+/// Why the sidecar answered itself, or broke an answer off.
+#[derive(Debug)]
+pub struct RecordedFailure {
+    pub cause: Cause,
+    pub level: tracing::Level,
+    pub status: u16,
+    /// For the log alone.
+    pub detail: Cow<'static, str>,
+}
+
+impl Recorder {
+    fn direction(&self) -> Direction<'_> {
+        self.peer
+            .as_deref()
+            .map_or(Direction::Inbound, Direction::Outbound)
+    }
+}
+
+impl Record {
+    /// Begins with the complete head.
+    pub fn begin(recorder: Rc<Recorder>, method: Method, client: IpAddr) -> Self {
+        recorder.shard.in_flight(recorder.direction()).inc();
+        Self {
+            recorder,
+            started: Instant::now(),
+            upstream_started: None,
+            upstream_ended: None,
+            complete: false,
+            status: None,
+            failure: None,
+            method,
+            target: None,
+            client,
+            request_id: None,
+            trace_id: None,
+            identity: None,
+            upstream: UpstreamFacts::default(),
+        }
+    }
+
+    /// The cells of this worker.
+    pub fn shard(&self) -> &ServiceShard {
+        &self.recorder.shard
+    }
+
+    /// The upstream is asked from now on.
+    pub fn upstream_begins(&mut self) {
+        self.upstream_started = Some(Instant::now());
+    }
+
+    /// An answer with this status goes out.
+    pub fn answered(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    /// The sidecar answers itself, or breaks the answer off; the first failure
+    /// is the one that counts.
+    pub fn failed(&mut self, failure: RecordedFailure) {
+        if self.failure.is_none() {
+            self.failure = Some(failure);
+        }
+    }
+
+    /// The last byte of the answer was handed over.
+    pub fn completed(&mut self) {
+        self.complete = true;
+        if self.upstream_started.is_some() && self.upstream_ended.is_none() {
+            self.upstream_ended = Some(Instant::now());
+        }
+    }
+
+    fn log(&self, status: u16, total: Duration, upstream: Duration) {
+        let Self {
+            recorder,
+            failure,
+            request_id,
+            trace_id,
+            upstream: facts,
+            ..
+        } = self;
+        let request_id = request_id
+            .as_ref()
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default();
+        let trace_id = trace_id.as_deref();
+        if let Some(failure) = failure {
+            recorder.log.error(&ErrorLine {
+                level: failure.level,
+                service: &recorder.service,
+                cause: failure.cause,
+                status: failure.status,
+                detail: &failure.detail,
+                upstream_address: facts.address.as_deref(),
+                attempt: facts.attempt,
+                reused: facts.reused,
+                connect: None,
+                wait: self.upstream_started.map(|_| upstream),
+                total,
+                generation: recorder.generation,
+                request_id,
+                trace_id,
+                peer: Some(self.client),
+            });
+        }
+        if recorder.log.wants(status, failure.is_some()) {
+            let identity = self.identity.as_ref();
+            recorder.log.access(&AccessLine {
+                service: &recorder.service,
+                method: self.method.as_str(),
+                path: self.target.as_ref().map_or("", PathAndQuery::path),
+                status,
+                cause: failure.as_ref().map(|failure| failure.cause),
+                bytes: None,
+                total,
+                upstream,
+                request_id,
+                trace_id,
+                peer: Some(self.client),
+                strategy: identity.map(|(strategy, _)| *strategy),
+                subject: identity.and_then(|(_, subject)| subject.as_deref()),
+                generation: recorder.generation,
+                upstream_address: facts.address.as_deref(),
+                attempt: facts.attempt,
+                reused: facts.reused,
+            });
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let ended = self
+            .upstream_ended
+            .filter(|_| self.complete)
+            .unwrap_or_else(Instant::now);
+        let total = ended.duration_since(self.started);
+        let upstream = self
+            .upstream_started
+            .map_or(Duration::ZERO, |started| ended.duration_since(started));
+        if !self.complete && self.failure.is_none() {
+            self.failure = Some(RecordedFailure {
+                cause: Cause::ClientClosed,
+                level: tracing::Level::DEBUG,
+                status: CLIENT_CLOSED,
+                detail: Cow::Borrowed("the client left before the end of the answer"),
+            });
+        }
+        let status = self.status.unwrap_or(CLIENT_CLOSED);
+        let recorder = &self.recorder;
+        recorder
+            .shard
+            .request(recorder.direction(), &self.method, status, total, upstream);
+        if let Some(failure) = &self.failure {
+            recorder.shard.proxy_error(failure.cause);
+        }
+        recorder.shard.in_flight(recorder.direction()).dec();
+        self.log(status, total, upstream);
+    }
+}
