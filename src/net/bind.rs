@@ -44,15 +44,46 @@ pub fn bind_group(
     port: u16,
     count: usize,
 ) -> Result<BoundGroup, BindError> {
+    bind_any(listen, port, count, Proof::Exclusive)
+}
+
+/// As [`bind_group`], without the proof: for a port that this process itself
+/// holds and is about to give up, so that it changes hands without a gap.
+pub fn join_group(
+    listen: Option<IpAddr>,
+    port: u16,
+    count: usize,
+) -> Result<BoundGroup, BindError> {
+    bind_any(listen, port, count, Proof::Known)
+}
+
+/// How it is known that nobody else holds the port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// By one exclusive bind.
+    Exclusive,
+    /// This process holds it.
+    Known,
+}
+
+fn bind_any(
+    listen: Option<IpAddr>,
+    port: u16,
+    count: usize,
+    proof: Proof,
+) -> Result<BoundGroup, BindError> {
     let Some(address) = listen else {
-        return match bind_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), count) {
-            Err(BindError::Other { source, .. }) if lacks_ipv6(&source) => {
-                bind_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), count)
-            }
+        let every = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        return match bind_at(every, count, proof) {
+            Err(BindError::Other { source, .. }) if lacks_ipv6(&source) => bind_at(
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+                count,
+                proof,
+            ),
             result => result,
         };
     };
-    bind_at(SocketAddr::new(address, port), count)
+    bind_at(SocketAddr::new(address, port), count, proof)
 }
 
 fn lacks_ipv6(error: &io::Error) -> bool {
@@ -60,13 +91,15 @@ fn lacks_ipv6(error: &io::Error) -> bool {
     error.raw_os_error() == Some(97) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
-fn bind_at(address: SocketAddr, count: usize) -> Result<BoundGroup, BindError> {
+fn bind_at(address: SocketAddr, count: usize, proof: Proof) -> Result<BoundGroup, BindError> {
     let attribute = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address.port()),
         io::ErrorKind::PermissionDenied => BindError::Denied(address.port()),
         _ => BindError::Other { address, source },
     };
-    drop(bound_socket(address, false).map_err(attribute)?);
+    if proof == Proof::Exclusive {
+        drop(bound_socket(address, false).map_err(attribute)?);
+    }
     let mut address = address;
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
@@ -121,6 +154,16 @@ mod tests {
             bind_group(None, port, 1),
             Err(BindError::InUse(_))
         ));
+    }
+
+    #[test]
+    fn a_port_of_our_own_can_change_hands() {
+        let old = bind_group(LOOPBACK, 0, 2).expect("free port");
+        let port = old.address.port();
+        let new = join_group(LOOPBACK, port, 2).expect("our own port");
+        assert_eq!(new.address, old.address);
+        drop(old);
+        assert!(std::net::TcpStream::connect(new.address).is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod listener;
 mod permits;
 pub mod stream;
 
-pub use bind::{BindError, BoundGroup, bind_group};
+pub use bind::{BindError, BoundGroup, bind_group, join_group};
 pub use client_io::{ClientIo, ClientTimeouts, Stalled, Watch};
 pub use command::{ListenerId, OpenListener, WorkerCommand};
 pub use connection::{End, ParserLimits, answer_and_close, linger, serve_http1};

@@ -34,8 +34,8 @@ impl StatusBoard {
 pub struct Status {
     /// In force in every worker; 0 before the first.
     pub generation: u64,
-    /// Digest of the tree's and the process's files, hex. The files that
-    /// references name are not part of it.
+    /// Digest of the services' files as they are believed to be, hex. What
+    /// references name is not part of it.
     pub hash: Arc<str>,
     /// When the files were last in force without any error.
     pub last_success: Option<SystemTime>,

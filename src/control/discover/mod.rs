@@ -78,13 +78,9 @@ pub(super) struct Scan {
 impl Scan {
     /// Whether both looks saw the same: names, bytes, problems, blind spots.
     pub(super) fn same_as(&self, other: &Self) -> bool {
-        let same_file = |(left, right): (&TreeFile, &TreeFile)| {
-            left.name == right.name && left.path == right.path && same_content(left, right)
-        };
         self.blind == other.blind
             && self.tree.problems == other.tree.problems
-            && self.tree.files.len() == other.tree.files.len()
-            && self.tree.files.iter().zip(&other.tree.files).all(same_file)
+            && same_files(&self.tree.files, &other.tree.files)
     }
 
     /// The file of a service.
@@ -99,6 +95,14 @@ pub(super) fn find<'a>(files: &'a [TreeFile], name: &ServiceName) -> Option<&'a 
         .binary_search_by(|file| file.name.cmp(name))
         .ok()
         .and_then(|index| files.get(index))
+}
+
+/// Whether two lists in order of name are the same.
+pub(super) fn same_files(left: &[TreeFile], right: &[TreeFile]) -> bool {
+    let same_file = |(left, right): (&TreeFile, &TreeFile)| {
+        left.name == right.name && left.path == right.path && same_content(left, right)
+    };
+    left.len() == right.len() && left.iter().zip(right).all(same_file)
 }
 
 /// Compares pointers before bytes: scans share the bytes that did not change.

@@ -1,0 +1,359 @@
+//! What is in force, and how something else comes into force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::claims::{Clash, Wanted, clashes};
+use super::prepare::BuildRequest;
+use crate::control::claims::Listen;
+use crate::model::{ProcessSettings, ServiceName};
+use crate::net::{
+    BindError, BoundGroup, ListenerId, OpenListener, WorkerCommand, bind_group, join_group,
+};
+use crate::snapshot::{Publisher, Service, Snapshot};
+
+/// A worker that takes longer is reported; its acknowledgement still counts.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Old snapshots kept until nobody reads them (three generations in all).
+const MAX_RETIRED: usize = 2;
+/// Longest wait for readers of old snapshots before the next is published.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One service as it is served.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) wanted: Wanted,
+    pub(super) service: Arc<Service>,
+    /// Settings it was built with.
+    pub(super) settings: Arc<ProcessSettings>,
+    /// Generation it first appeared in.
+    pub(super) generation: u64,
+    pub(super) listener: Held,
+}
+
+/// An open group of listeners.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    id: ListenerId,
+    listen: Listen,
+    /// The real one, also when port 0 was asked for.
+    pub(super) address: SocketAddr,
+}
+
+/// A built version.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) request: BuildRequest,
+    pub(super) service: Service,
+}
+
+/// Why a built version did not come into force.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Clash(Clash),
+    Bind(BindError),
+}
+
+/// What a commit did.
+#[derive(Debug, Default)]
+pub(super) struct Committed {
+    /// Whether there is a new generation.
+    pub(super) published: bool,
+    pub(super) added: Vec<ServiceName>,
+    pub(super) changed: Vec<ServiceName>,
+    pub(super) removed: Vec<ServiceName>,
+    pub(super) refused: BTreeMap<ServiceName, (BuildRequest, Refusal)>,
+}
+
+/// The conditions of a commit.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) settings: &'a Arc<ProcessSettings>,
+    pub(super) hash: &'a Arc<str>,
+    /// Publish nothing unless a good version is served afterwards.
+    pub(super) only_if_serving: bool,
+}
+
+/// The published state and the workers that follow it.
+pub(super) struct Force {
+    pub(super) services: BTreeMap<ServiceName, InForce>,
+    publisher: Publisher,
+    workers: Vec<mpsc::Sender<WorkerCommand>>,
+    /// Published.
+    generation: u64,
+    /// Acknowledged by every worker.
+    acknowledged: u64,
+    late: Vec<oneshot::Receiver<()>>,
+    settings: Option<Arc<ProcessSettings>>,
+    listeners: u32,
+    retired: Vec<Arc<Snapshot>>,
+}
+
+impl Force {
+    pub(super) fn new(publisher: Publisher, workers: Vec<mpsc::Sender<WorkerCommand>>) -> Self {
+        Self {
+            services: BTreeMap::new(),
+            publisher,
+            workers,
+            generation: 0,
+            acknowledged: 0,
+            late: Vec::new(),
+            settings: None,
+            listeners: 0,
+            retired: Vec::new(),
+        }
+    }
+
+    /// The generation every worker follows.
+    pub(super) fn in_force(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Snapshots not yet freed, the present one included.
+    pub(super) fn generations_alive(&self) -> u64 {
+        self.retired.len() as u64 + 1
+    }
+
+    /// Whether any good version is served.
+    pub(super) fn is_serving(&self) -> bool {
+        self.services
+            .values()
+            .any(|service| service.wanted.spec().is_some())
+    }
+
+    /// Versions in force.
+    pub(super) fn wanted(&self) -> BTreeMap<ServiceName, Wanted> {
+        self.services
+            .iter()
+            .map(|(name, service)| (name.clone(), service.wanted.clone()))
+            .collect()
+    }
+
+    /// Brings what can be brought into force: binds, publishes, waits for the
+    /// workers. What clashes or cannot be bound leaves its predecessor as it was.
+    pub(super) async fn commit(
+        &mut self,
+        candidates: Vec<Candidate>,
+        removed: &BTreeSet<ServiceName>,
+        terms: &Terms<'_>,
+    ) -> Committed {
+        let mut committed = Committed::default();
+        let mut candidates: BTreeMap<ServiceName, Candidate> = candidates
+            .into_iter()
+            .map(|candidate| (candidate.request.name.clone(), candidate))
+            .collect();
+        let bound = self.bind_all(&mut candidates, removed, terms, &mut committed);
+        let same_settings = self
+            .settings
+            .as_ref()
+            .is_some_and(|settings| Arc::ptr_eq(settings, terms.settings));
+        let nothing_to_do = candidates.is_empty() && removed.is_empty() && same_settings;
+        let would_serve = self.is_serving()
+            || candidates
+                .values()
+                .any(|candidate| candidate.request.wanted.spec().is_some());
+        if nothing_to_do || (terms.only_if_serving && !would_serve) {
+            return committed;
+        }
+        self.free_retired().await;
+        self.generation += 1;
+        let mut close = Vec::new();
+        for name in removed {
+            if let Some(gone) = self.services.remove(name) {
+                close.push(gone.listener.id);
+                committed.removed.push(name.clone());
+            }
+        }
+        let open = self.install(candidates, bound, &mut close, &mut committed);
+        let snapshot = Snapshot {
+            generation: self.generation,
+            hash: Arc::clone(terms.hash),
+            services: self
+                .services
+                .iter()
+                .map(|(name, service)| (name.clone(), Arc::clone(&service.service)))
+                .collect(),
+            settings: Arc::clone(terms.settings),
+        };
+        self.settings = Some(Arc::clone(terms.settings));
+        self.retired
+            .push(self.publisher.publish(Arc::new(snapshot)));
+        committed.published = true;
+        self.adopt(open, &close).await;
+        self.sweep();
+        committed
+    }
+
+    /// Binds until nothing more is refused: a refusal leaves a predecessor in
+    /// force, which may be in the way of another candidate.
+    fn bind_all(
+        &self,
+        candidates: &mut BTreeMap<ServiceName, Candidate>,
+        removed: &BTreeSet<ServiceName>,
+        terms: &Terms<'_>,
+        committed: &mut Committed,
+    ) -> BTreeMap<ServiceName, (Listen, BoundGroup)> {
+        let in_force = self.wanted();
+        let mut bound: BTreeMap<ServiceName, (Listen, BoundGroup)> = BTreeMap::new();
+        loop {
+            let versions = candidates
+                .iter()
+                .map(|(name, candidate)| (name.clone(), candidate.request.wanted.clone()))
+                .collect();
+            let clashed = clashes(&in_force, removed, &versions, terms.settings);
+            let mut refusals: Vec<_> = clashed
+                .into_iter()
+                .map(|(name, clash)| (name, Refusal::Clash(clash)))
+                .collect();
+            for (name, wanted) in versions {
+                let refused = refusals.iter().any(|(refused, _)| *refused == name);
+                let listen = wanted.listen(terms.settings);
+                if !refused && !bound.contains_key(&name) && !self.holds(&name, listen) {
+                    match self.bind(listen) {
+                        Ok(group) => {
+                            bound.insert(name, (listen, group));
+                        }
+                        Err(error) => refusals.push((name, Refusal::Bind(error))),
+                    }
+                }
+            }
+            if refusals.is_empty() {
+                return bound;
+            }
+            for (name, refusal) in refusals {
+                bound.remove(&name);
+                if let Some(candidate) = candidates.remove(&name) {
+                    let refused = (candidate.request, refusal);
+                    committed.refused.insert(name, refused);
+                }
+            }
+        }
+    }
+
+    fn holds(&self, name: &ServiceName, listen: Listen) -> bool {
+        self.services
+            .get(name)
+            .is_some_and(|service| service.listener.listen == listen)
+    }
+
+    fn bind(&self, listen: Listen) -> Result<BoundGroup, BindError> {
+        let ours = self
+            .services
+            .values()
+            .any(|service| service.listener.listen.overlaps(listen));
+        let bind = if ours { join_group } else { bind_group };
+        bind(listen.ip, listen.port, self.workers.len())
+    }
+
+    /// Takes the candidates into force; gives each worker its listeners.
+    fn install(
+        &mut self,
+        candidates: BTreeMap<ServiceName, Candidate>,
+        mut bound: BTreeMap<ServiceName, (Listen, BoundGroup)>,
+        close: &mut Vec<ListenerId>,
+        committed: &mut Committed,
+    ) -> Vec<Vec<OpenListener>> {
+        let mut open: Vec<Vec<OpenListener>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for (name, Candidate { request, service }) in candidates {
+            let predecessor = self.services.remove(&name);
+            let listener = match (bound.remove(&name), &predecessor) {
+                (Some((listen, group)), _) => {
+                    close.extend(predecessor.as_ref().map(|old| old.listener.id));
+                    let id = ListenerId(self.listeners);
+                    self.listeners += 1;
+                    let address = group.address;
+                    for (worker, socket) in open.iter_mut().zip(group.sockets) {
+                        let slot = request.slot.index;
+                        worker.push(OpenListener {
+                            id,
+                            slot,
+                            address,
+                            socket,
+                        });
+                    }
+                    Held {
+                        id,
+                        listen,
+                        address,
+                    }
+                }
+                (None, Some(predecessor)) => predecessor.listener,
+                // Every accepted candidate is bound or keeps what it holds.
+                (None, None) => continue,
+            };
+            match predecessor {
+                Some(_) => committed.changed.push(name.clone()),
+                None => committed.added.push(name.clone()),
+            }
+            let service = InForce {
+                wanted: request.wanted,
+                service: Arc::new(service),
+                settings: request.settings,
+                generation: self.generation,
+                listener,
+            };
+            self.services.insert(name, service);
+        }
+        open
+    }
+
+    async fn adopt(&mut self, open: Vec<Vec<OpenListener>>, close: &[ListenerId]) {
+        let deadline = Instant::now() + ACK_TIMEOUT;
+        let mut acks = Vec::with_capacity(self.workers.len());
+        for (worker, open) in self.workers.iter().zip(open) {
+            let (ack, acknowledged) = oneshot::channel();
+            let command = WorkerCommand::Adopt {
+                generation: self.generation,
+                open,
+                close: close.to_vec(),
+                ack,
+            };
+            // A worker that is gone or does not listen shows in the acknowledgement.
+            let _ = timeout_at(deadline, worker.send(command)).await;
+            acks.push(acknowledged);
+        }
+        self.late.clear();
+        for mut acknowledged in acks {
+            match timeout_at(deadline, &mut acknowledged).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => tracing::error!(self.generation, "a worker is gone"),
+                Err(_) => {
+                    tracing::warn!(self.generation, "a worker is late to follow");
+                    self.late.push(acknowledged);
+                }
+            }
+        }
+        self.note_late();
+    }
+
+    /// Looks whether the workers that were late have followed by now.
+    pub(super) fn note_late(&mut self) {
+        use oneshot::error::TryRecvError;
+        self.late
+            .retain_mut(|ack| matches!(ack.try_recv(), Err(TryRecvError::Empty)));
+        if self.late.is_empty() {
+            self.acknowledged = self.generation;
+        }
+    }
+
+    /// Frees old snapshots that nobody reads any more, here and not on a worker.
+    pub(super) fn sweep(&mut self) {
+        self.retired
+            .retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    /// Waits a little for readers when there are too many old snapshots.
+    async fn free_retired(&mut self) {
+        let deadline = Instant::now() + RETIRE_TIMEOUT;
+        self.sweep();
+        while self.retired.len() >= MAX_RETIRED && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            self.sweep();
+        }
+    }
+}

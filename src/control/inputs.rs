@@ -1,0 +1,121 @@
+//! The process's own settings, and compiling under them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use tokio::task::spawn_blocking;
+
+use super::restart::keep_fixed;
+use crate::config::{
+    Compilation, Compiler, Environment, FileContent, LoadedProcess, Problem, ProcessFlags, Tree,
+    load_process,
+};
+use crate::model::Origin;
+
+/// Hexadecimal digits of the digest that is shown: enough to tell versions
+/// apart, too few to guess what is in the files.
+const HASH_DIGITS: usize = 12;
+
+/// The process's own configuration and what compiles with it.
+pub(super) struct Inputs {
+    flags: ProcessFlags,
+    environment: Environment,
+    pub(super) process: LoadedProcess,
+    /// Of the last load; the settings in force are from the last good one.
+    pub(super) problems: Vec<Problem>,
+    pub(super) restart_needed: Vec<&'static str>,
+    /// `None` while it compiles, and after it panicked.
+    compiler: Option<Compiler>,
+}
+
+impl Inputs {
+    pub(super) fn new(
+        flags: ProcessFlags,
+        environment: Environment,
+        process: LoadedProcess,
+    ) -> Self {
+        Self {
+            compiler: Some(Compiler::new(process.clone(), environment.clone())),
+            problems: process.warnings.clone(),
+            restart_needed: Vec::new(),
+            flags,
+            environment,
+            process,
+        }
+    }
+
+    /// Loads the process file again. Returns whether the settings changed.
+    pub(super) async fn load_again(&mut self) -> bool {
+        let (flags, environment) = (self.flags.clone(), self.environment.clone());
+        let loaded = spawn_blocking(move || load_process(&flags, &environment)).await;
+        let mut loaded = match loaded {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(problems)) => {
+                self.problems = problems;
+                return false;
+            }
+            Err(_) => {
+                let message = "loading the process settings failed inside the sidecar";
+                self.problems = vec![Problem::error(Origin::default(), message)];
+                return false;
+            }
+        };
+        let (settings, differs) = keep_fixed(&self.process.settings, &loaded.settings);
+        self.restart_needed = differs;
+        self.problems = loaded.warnings.clone();
+        let changed = *self.process.settings != settings;
+        loaded.settings = if changed {
+            Arc::new(settings)
+        } else {
+            Arc::clone(&self.process.settings)
+        };
+        self.process = loaded;
+        // Its defaults for services may differ where the settings do not.
+        if let Some(compiler) = &mut self.compiler {
+            compiler.set_process(self.process.clone());
+        }
+        changed
+    }
+
+    /// Compiles on the blocking pool; `None` when the compiler panicked.
+    pub(super) async fn compile(&mut self, tree: Arc<Tree>) -> Option<(Compilation, Arc<str>)> {
+        let mut compiler = self
+            .compiler
+            .take()
+            .unwrap_or_else(|| Compiler::new(self.process.clone(), self.environment.clone()));
+        let work = spawn_blocking(move || {
+            let compilation = compiler.compile(&tree);
+            (compiler, compilation, digest(&tree))
+        });
+        let (compiler, compilation, hash) = work.await.ok()?;
+        self.compiler = Some(compiler);
+        Some((compilation, hash))
+    }
+
+    /// Every file outside the tree that matters.
+    pub(super) fn referenced(&self, compilation: &Compilation) -> BTreeSet<PathBuf> {
+        compilation
+            .referenced
+            .union(&self.process.referenced)
+            .cloned()
+            .collect()
+    }
+}
+
+/// Of names and bytes.
+fn digest(tree: &Tree) -> Arc<str> {
+    let mut context = Context::new(&SHA256);
+    for file in &tree.files {
+        context.update(file.name.key().as_bytes());
+        if let FileContent::Bytes(bytes) = &file.content {
+            context.update(&(bytes.len() as u64).to_le_bytes());
+            context.update(bytes);
+        }
+    }
+    let digest = context.finish();
+    let bytes = digest.as_ref().iter().take(HASH_DIGITS / 2);
+    let digits: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+    digits.into()
+}
