@@ -44,7 +44,8 @@ const ROOMS: &[(u8, &str, May)] = &[
     (7, "outbound", NameAllAboveBut(&["config", "pg"])),
     (7, "sql", NameAllAboveBut(&["config"])),
     (7, "admin", NameAllAboveBut(&["config"])),
-    (8, "worker", Only(&["net", "snapshot", "inbound", "outbound", "upstream", "telemetry", "drain", "model"])),
+    // `auth` and `trace` for the state each worker keeps, `reply` for answers without a request
+    (8, "worker", Only(&["net", "snapshot", "inbound", "outbound", "upstream", "telemetry", "drain", "model", "auth", "trace", "reply"])),
     (9, "control", NameAllAboveBut(&["inbound", "outbound", "sql", "admin", "worker"])),
     (10, "app", NameAllAboveBut(&[])),
     (11, "demo", NameAllAboveBut(&[])),
@@ -159,7 +160,7 @@ fn check_words(file: &Path, room: &str, source: &Source, report: &mut impl FnMut
             "Publisher" if !matches!(room, "control" | "snapshot") => {
                 report(*line, "only control holds the Publisher".to_owned());
             }
-            "env" if !reads_environment && path_goes_on => {
+            "env" if !reads_environment && path_goes_on && source.is_environment(index + 3) => {
                 report(
                     *line,
                     "only config/environment reads the environment".to_owned(),
@@ -345,6 +346,11 @@ mod the_checker_itself {
             rules("cli/run.rs", "#[arg(long, env = \"X\")] x: u8"),
             ["1: only config/environment reads the environment"]
         );
+        assert_eq!(
+            rules("app.rs", "use std::env::{self, vars};"),
+            ["1: only config/environment reads the environment"]
+        );
+        assert_eq!(rules("app.rs", "std::env::current_dir()"), [""; 0]);
         let metric = "let name = \"outrigger_http_requests_total\";";
         assert_eq!(
             rules("admin/mod.rs", metric),

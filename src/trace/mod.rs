@@ -1,6 +1,6 @@
 //! Trace context: read, decided, written.
 //!
-//! [`request_id`] is independent of tracing: every request has one.
+//! [`request_id()`] is independent of tracing: every request has one.
 
 mod ids;
 mod request_id;

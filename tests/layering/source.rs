@@ -45,6 +45,15 @@ impl Source {
         self.is_punctuation(index, ':') && self.is_punctuation(index + 1, ':')
     }
 
+    /// Whether `std::env::` goes on, at `index`, to the variables rather than to
+    /// the working directory or the arguments.
+    pub(crate) fn is_environment(&self, index: usize) -> bool {
+        !matches!(
+            self.word(index),
+            Some("current_dir" | "current_exe" | "args" | "args_os")
+        )
+    }
+
     /// Whether the token stands between the parentheses of the attribute `name(…)`.
     pub(crate) fn is_argument_of(&self, index: usize, name: &str) -> bool {
         let mut depth = 0_i32;
