@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::model::HealthCheckSpec;
+
 /// How a target was found at the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckState {
@@ -78,6 +80,14 @@ impl CheckCell {
             began: now,
             stale_after: None,
             word: AtomicU64::new(0),
+        }
+    }
+
+    /// The cell for a `healthCheck`.
+    pub fn for_check(check: &HealthCheckSpec, now: Instant) -> Self {
+        match check.probe() {
+            Some(probe) => Self::new(probe.interval, now),
+            None => Self::off(now),
         }
     }
 

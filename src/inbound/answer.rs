@@ -5,15 +5,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::CONNECTION;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{Arrival, streamed, whole};
 use crate::auth::Denied;
-use crate::forward::{self, AnswerBody};
+use crate::forward::{self, AnswerBody, Client};
+use crate::health::{Moment, Scope, View, shows_details};
 use crate::model::{Failure, ServiceName};
 use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
@@ -114,7 +115,32 @@ pub(super) fn own_path(ready: &Ready, arrival: &Arrival) -> Option<Response<Answ
     let path = ready.spec.health.path.as_deref()?;
     let parts = &arrival.parts;
     let is_health = parts.uri.path() == path && matches!(parts.method, Method::GET | Method::HEAD);
-    is_health.then(|| whole(Response::new(Bytes::new())))
+    is_health.then(|| whole(health(ready, arrival)))
+}
+
+/// The service's health from its monitors' last results (SPEC §5).
+fn health(ready: &Ready, arrival: &Arrival) -> Response<Bytes> {
+    let Client {
+        address, forwarded, ..
+    } = arrival.client;
+    let scope = match arrival.parts.uri.query() {
+        Some("scope=self") => Scope::Own,
+        _ => Scope::All,
+    };
+    let view = View {
+        scope,
+        details: shows_details(ready.spec.health.details, address, forwarded),
+        draining: false,
+    };
+    let report = ready.health.report(view, Moment::now());
+    let mut response = Response::new(Bytes::from(report.json()));
+    if let Ok(status) = StatusCode::from_u16(report.http_status) {
+        *response.status_mut() = status;
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// The app's answer, cleaned of what belongs to its connection.

@@ -33,6 +33,8 @@ pub enum Kind {
     CrossSite,
     /// 421: a Host this door does not serve.
     Misdirected,
+    /// 404: a door has no such page.
+    NotFound,
     Loop,
     ConnectRefused,
     ConnectTimeout,
@@ -53,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// All, in declaration order.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::MethodNotAllowed,
         Self::BodyTooLarge,
@@ -69,6 +71,7 @@ impl Kind {
         Self::UnknownService,
         Self::CrossSite,
         Self::Misdirected,
+        Self::NotFound,
         Self::Loop,
         Self::ConnectRefused,
         Self::ConnectTimeout,

@@ -89,6 +89,7 @@ const fn row(kind: Kind) -> (u16, Cause, &'static str, u8, Level) {
         Kind::UnknownService => (404, C::UnknownService, "destination_not_found", grpc::UNIMPLEMENTED, CLIENT),
         Kind::CrossSite => (403, C::AuthDenied, "http_request_denied", grpc::PERMISSION_DENIED, CLIENT),
         Kind::Misdirected => (421, C::BadRequest, "http_request_denied", grpc::UNAVAILABLE, CLIENT),
+        Kind::NotFound => (404, C::BadRequest, "http_request_error", grpc::UNIMPLEMENTED, CLIENT),
         Kind::Loop => (508, C::Loop, "proxy_loop_detected", grpc::FAILED_PRECONDITION, PASSING),
         Kind::ConnectRefused => (502, C::UpstreamConnectRefused, "connection_refused", grpc::UNAVAILABLE, PASSING),
         Kind::ConnectTimeout => (504, C::UpstreamConnectTimeout, "connection_timeout", grpc::DEADLINE_EXCEEDED, PASSING),
@@ -125,6 +126,7 @@ const fn detail(kind: Kind) -> &'static str {
         Kind::UnknownService => "There is no service of this name here.",
         Kind::CrossSite => "Requests from web pages are not allowed here.",
         Kind::Misdirected => "This host name is not served here.",
+        Kind::NotFound => "There is no such page here.",
         Kind::Loop => "The request passed through too many services.",
         Kind::ConnectRefused => "The service refused the connection.",
         Kind::ConnectTimeout => "The service did not accept the connection in time.",
@@ -167,6 +169,7 @@ const fn retry_after(kind: Kind) -> Option<u32> {
         | Kind::UnknownService
         | Kind::CrossSite
         | Kind::Misdirected
+        | Kind::NotFound
         | Kind::Loop
         | Kind::ConnectRefused
         | Kind::ConnectTimeout
@@ -198,6 +201,7 @@ const fn bearer(kind: Kind) -> Option<Bearer> {
         | Kind::UnknownService
         | Kind::CrossSite
         | Kind::Misdirected
+        | Kind::NotFound
         | Kind::Loop
         | Kind::ConnectRefused
         | Kind::ConnectTimeout

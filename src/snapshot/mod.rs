@@ -57,6 +57,14 @@ pub fn channel(settings: Arc<ProcessSettings>) -> (Publisher, Current) {
 }
 
 impl Current {
+    /// A snapshot that never changes: tests of readers need no publisher.
+    #[cfg(test)]
+    pub(crate) fn fixed(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        }
+    }
+
     /// The snapshot as last published.
     pub fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()

@@ -1,0 +1,227 @@
+//! Pages that only show something. All of them may be large, so they are made
+//! on the blocking pool.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::House;
+use super::route::{Answer, exposition};
+use crate::drain::Phase;
+use crate::health::{Moment, Scope, ServiceHealth, View, aggregate};
+use crate::model::{Kind, rfc3339_string};
+use crate::snapshot::{Service, ServiceStatus, Status, StatusProblem};
+
+/// Runs `make` where it delays nobody. A panic in there is a 500.
+async fn blocking<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Result<T, Kind> {
+    tokio::task::spawn_blocking(make)
+        .await
+        .map_err(|_| Kind::Internal)
+}
+
+/// The Prometheus text format.
+pub(super) async fn metrics(house: &Arc<House>) -> Result<Answer, Kind> {
+    let metrics = house.metrics.clone();
+    blocking(move || exposition(metrics.encode())).await
+}
+
+/// All local services at once, from the monitors' last results.
+pub(super) async fn services_health(house: &Arc<House>) -> Result<Answer, Kind> {
+    let snapshot = house.current.load();
+    let view = View {
+        scope: Scope::All,
+        details: true,
+        draining: house.drain.phase() > Phase::Serving,
+    };
+    blocking(move || {
+        let services = snapshot
+            .services
+            .values()
+            .filter_map(|service| health_of(service));
+        let aggregate = aggregate(services.map(Arc::as_ref), view, Moment::now());
+        Answer::json(aggregate.http_status, aggregate.json())
+    })
+    .await
+}
+
+/// The health of a service that has a good version.
+pub(super) fn health_of(service: &Service) -> Option<&Arc<ServiceHealth>> {
+    service.as_ready().map(|ready| &ready.health)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServicesBody<'a> {
+    generation: u64,
+    hash: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_success: Option<String>,
+    /// Process settings that changed and wait for a restart.
+    restart_needed: &'a [&'static str],
+    problems: Vec<ProblemBody<'a>>,
+    services: Vec<ServiceBody<'a>>,
+    peers: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ServiceBody<'a> {
+    service: &'a str,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+    problems: Vec<ProblemBody<'a>>,
+    config: Vec<ConfigBody<'a>>,
+}
+
+/// One value, redacted by whoever wrote it down.
+#[derive(Serialize)]
+struct ConfigBody<'a> {
+    key: &'a str,
+    value: &'a str,
+    origin: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct ProblemBody<'a> {
+    severity: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+    #[serde(rename = "where", skip_serializing_if = "String::is_empty")]
+    origin: String,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+impl<'a> ProblemBody<'a> {
+    pub(super) fn of(problem: &'a StatusProblem) -> Self {
+        let StatusProblem {
+            error,
+            service,
+            origin,
+            message,
+            hint,
+        } = problem;
+        Self {
+            severity: if *error { "error" } else { "warning" },
+            service: service.as_ref().map(crate::model::ServiceName::key),
+            origin: origin.to_string(),
+            message,
+            hint: hint.as_deref(),
+        }
+    }
+}
+
+/// What is in force, where each value came from, and what is wrong.
+pub(super) async fn services(house: &Arc<House>) -> Result<Answer, Kind> {
+    let status = house.board.load();
+    blocking(move || Answer::json(200, services_json(&status))).await
+}
+
+fn services_json(status: &Status) -> Vec<u8> {
+    let Status {
+        generation,
+        hash,
+        last_success,
+        services,
+        peers,
+        problems,
+        restart_needed,
+    } = status;
+    let body = ServicesBody {
+        generation: *generation,
+        hash,
+        last_success: last_success.map(rfc3339_string),
+        restart_needed,
+        problems: problems.iter().map(ProblemBody::of).collect(),
+        services: services
+            .iter()
+            .map(|(name, status)| service_body(name.key(), status))
+            .collect(),
+        peers: peers.iter().map(crate::model::ServiceName::key).collect(),
+    };
+    json(&body)
+}
+
+fn service_body<'a>(service: &'a str, status: &'a ServiceStatus) -> ServiceBody<'a> {
+    let ServiceStatus {
+        state,
+        generation,
+        port,
+        address,
+        problems,
+        effective,
+    } = status;
+    ServiceBody {
+        service,
+        state: state.as_str(),
+        generation: *generation,
+        port: *port,
+        address: *address,
+        problems: problems.iter().map(ProblemBody::of).collect(),
+        config: effective
+            .iter()
+            .map(|value| ConfigBody {
+                key: &value.key,
+                value: &value.value,
+                origin: &value.origin,
+            })
+            .collect(),
+    }
+}
+
+#[derive(Serialize)]
+struct PoolsBody<'a> {
+    services: Vec<PoolBody<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PoolBody<'a> {
+    service: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+    /// Requests being served, over all workers.
+    in_flight: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight_limit: Option<u32>,
+    /// Open client connections, over all workers.
+    connections: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_limit: Option<u32>,
+}
+
+/// How full everything is that has a limit.
+pub(super) async fn pools(house: &Arc<House>) -> Result<Answer, Kind> {
+    let snapshot = house.current.load();
+    blocking(move || {
+        let services = snapshot.services.values().map(|service| {
+            let spec = service.as_ready().map(|ready| &ready.spec);
+            PoolBody {
+                service: service.name.key(),
+                upstream: spec.map(|spec| spec.upstream.target.to_string()),
+                in_flight: service.in_flight.held(),
+                in_flight_limit: spec.map(|spec| spec.limits.in_flight),
+                connections: service.connections.held(),
+                connections_limit: spec.map(|spec| spec.limits.connections),
+            }
+        });
+        let body = PoolsBody {
+            services: services.collect(),
+        };
+        Answer::json(200, json(&body))
+    })
+    .await
+}
+
+/// A page's body, with the end of line that a person at a shell is glad of.
+pub(super) fn json(body: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(body).expect("structs of text and numbers serialize");
+    bytes.push(b'\n');
+    bytes
+}
