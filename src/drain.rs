@@ -11,6 +11,8 @@ pub enum Phase {
     Announced,
     /// Listeners are closed; idle connections end now, busy ones after their response.
     Closing,
+    /// Shortly before the deadline: tunnels end.
+    EndingTunnels,
     /// The deadline: whatever is left is cut.
     Cut,
 }

@@ -30,5 +30,7 @@ pub mod worker;
 
 pub mod control;
 
+pub mod app;
+
 pub mod cli;
 pub mod demo;

@@ -7,14 +7,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::hop::strip_trailers;
-use crate::upstream::UpstreamError;
-use crate::upstream::h1::ResponseBody;
+use crate::upstream::{UpstreamBody, UpstreamError};
 
 /// An answer: ours, or the upstream's streamed.
 pub enum AnswerBody {
     /// Made here; taken when it is handed over.
     Whole(Bytes),
-    Upstream(ResponseBody),
+    Upstream(UpstreamBody),
 }
 
 impl Body for AnswerBody {

@@ -1,21 +1,17 @@
 //! One request toward an upstream, with the retries that are always safe.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::Method;
 
+use crate::model::Kind;
 use crate::telemetry::metrics::RetryReason;
-use crate::upstream::h1::{Exchange, RequestHead, UpstreamResponse};
-use crate::upstream::{Connection, Pool, RequestBody, UpstreamError};
+use crate::upstream::h1::RequestHead;
+use crate::upstream::{self, Connection, Pool, RequestBody, UpstreamError, UpstreamResponse};
 
 /// A response, and how it was come by.
 pub struct Sent {
     pub response: UpstreamResponse,
-    /// For the log.
-    pub address: Arc<str>,
-    /// Served by a kept-alive connection.
-    pub reused: bool,
     /// 1, or 2 after a retry.
     pub attempt: u32,
 }
@@ -32,6 +28,9 @@ pub async fn send(
     body: RequestBody,
     retried: impl Fn(RetryReason),
 ) -> Result<Sent, UpstreamError> {
+    if head.http2 {
+        return send_http2(pool, head, body, &retried).await;
+    }
     let Some(connection) = pool.take_idle() else {
         let connection = connect(pool, &retried).await?;
         return exchange(pool, connection, head, body, 1)
@@ -80,14 +79,41 @@ async fn exchange(
     body: RequestBody,
     attempt: u32,
 ) -> Result<Sent, (UpstreamError, RequestBody)> {
-    let (address, reused) = (Arc::clone(connection.address()), connection.is_reused());
-    let exchange = Exchange::new(connection, Rc::clone(pool), head, body);
-    let response = exchange.response().await?;
+    let response = upstream::request(pool, connection, head, body).await?;
+    Ok(Sent { response, attempt })
+}
+
+/// The body goes with the stream, so only a request without one is tried again.
+async fn send_http2(
+    pool: &Rc<Pool>,
+    head: &RequestHead,
+    body: RequestBody,
+    retried: &impl Fn(RetryReason),
+) -> Result<Sent, UpstreamError> {
+    let bodiless = body.is_finished();
+    let error = match pool.request_http2(head, body).await {
+        Ok(response) => {
+            return Ok(Sent {
+                response,
+                attempt: 1,
+            });
+        }
+        Err(error) => error,
+    };
+    let reason = match error.kind {
+        _ if !bodiless => return Err(error),
+        Kind::ConnectRefused => RetryReason::ConnectFailed,
+        _ if error.is_provably_unsent() => RetryReason::DeadConnection,
+        _ if error.died_before_response() && is_idempotent(&head.method) => {
+            RetryReason::ClosedBeforeResponse
+        }
+        _ => return Err(error),
+    };
+    retried(reason);
+    let response = pool.request_http2(head, RequestBody::empty()).await?;
     Ok(Sent {
         response,
-        address,
-        reused,
-        attempt,
+        attempt: 2,
     })
 }
 

@@ -5,24 +5,26 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{Arrival, streamed, whole};
 use crate::auth::Denied;
-use crate::forward::{self, AnswerBody, Client};
+use crate::forward::{self, AnswerBody};
 use crate::health::{Moment, Scope, View, shows_details};
-use crate::model::{Failure, ServiceName};
+use crate::model::{Failure, Kind, ServiceName};
 use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
 use crate::snapshot::Ready;
 use crate::telemetry::record::{Record, RecordedFailure};
 use crate::trace::{REQUEST_ID, RequestId};
-use crate::upstream::UpstreamError;
-use crate::upstream::h1::UpstreamResponse;
+use crate::upstream::h1::Switched;
+use crate::upstream::{UpstreamBody, UpstreamError, UpstreamResponse};
+
+use super::tunnel::{PendingTunnel, TunnelSlot};
 
 /// Why a request is not forwarded, or came back without an answer.
 pub(super) struct Refusal {
@@ -68,12 +70,26 @@ impl Shape {
     }
 }
 
+/// What a request gathered on its way, besides its record.
+pub(super) struct Passage {
+    /// The place among the requests in flight.
+    pub(super) permit: Option<Permit>,
+    /// The app switched protocols.
+    pub(super) switched: Option<Switched>,
+    /// How long a tunnel may be silent.
+    pub(super) idle: std::time::Duration,
+    /// The client speaks HTTP/1, where a response can announce the close.
+    pub(super) http1: bool,
+}
+
 /// What happens to the connection once the answer is out.
 pub struct Ending {
     /// Told when the last byte was handed over.
     pub watch: Rc<Watch>,
     /// This is the last response of the connection (drain, changed settings).
     pub close: bool,
+    /// Where a protocol switch leaves what comes after it.
+    pub tunnel: TunnelSlot,
 }
 
 /// The answer to a refused request.
@@ -111,36 +127,35 @@ pub(super) fn refuse(
 }
 
 /// Paths that the sidecar answers itself, before authentication.
-pub(super) fn own_path(ready: &Ready, arrival: &Arrival) -> Option<Response<AnswerBody>> {
+pub(super) fn own_path(
+    ready: &Ready,
+    arrival: &Arrival,
+    draining: bool,
+) -> Option<Response<AnswerBody>> {
     let path = ready.spec.health.path.as_deref()?;
-    let parts = &arrival.parts;
-    let is_health = parts.uri.path() == path && matches!(parts.method, Method::GET | Method::HEAD);
-    is_health.then(|| whole(health(ready, arrival)))
-}
-
-/// The service's health from its monitors' last results (SPEC §5).
-fn health(ready: &Ready, arrival: &Arrival) -> Response<Bytes> {
-    let Client {
-        address, forwarded, ..
-    } = arrival.client;
-    let scope = match arrival.parts.uri.query() {
-        Some("scope=self") => Scope::Own,
-        _ => Scope::All,
-    };
+    let Arrival { parts, client, .. } = arrival;
+    if parts.uri.path() != path || !matches!(parts.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let own = parts
+        .uri
+        .query()
+        .is_some_and(|query| query.split('&').any(|parameter| parameter == "scope=self"));
     let view = View {
-        scope,
-        details: shows_details(ready.spec.health.details, address, forwarded),
-        draining: false,
+        scope: if own { Scope::Own } else { Scope::All },
+        details: shows_details(ready.spec.health.details, client.address, client.forwarded),
+        draining,
     };
     let report = ready.health.report(view, Moment::now());
-    let mut response = Response::new(Bytes::from(report.json()));
-    if let Ok(status) = StatusCode::from_u16(report.http_status) {
-        *response.status_mut() = status;
-    }
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    let body = Bytes::from(report.json());
+    let response = Response::builder()
+        .status(report.http_status)
+        .header(CONTENT_TYPE, "application/json")
+        .header(CACHE_CONTROL, "no-store")
+        .header(CONTENT_LENGTH, body.len())
+        .body(body)
+        .expect("constant headers and a status from the validated range");
+    Some(whole(response))
 }
 
 /// The app's answer, cleaned of what belongs to its connection.
@@ -149,26 +164,77 @@ pub(super) fn relay(mut response: UpstreamResponse) -> Response<AnswerBody> {
     streamed(response)
 }
 
+/// The app's 101, relayed only when it switches to what was asked for (UPG-2).
+pub(super) fn relay_switch(
+    mut response: UpstreamResponse,
+    asked: &[u8],
+) -> Result<(Response<AnswerBody>, Switched), Failure> {
+    let failed = |detail: &'static str| Failure::because(Kind::UpgradeFailed, detail);
+    let mut protocols = response.headers.get_all(UPGRADE).iter();
+    let (Some(protocol), None) = (protocols.next().cloned(), protocols.next()) else {
+        return Err(failed("101 without exactly one Upgrade"));
+    };
+    if !protocol.as_bytes().eq_ignore_ascii_case(asked) {
+        return Err(failed("101 to a protocol that was not asked for"));
+    }
+    forward::strip_response(&mut response.headers);
+    let switched = match response.body {
+        UpstreamBody::Http1(body) => body.into_switched(),
+        UpstreamBody::Http2(_) => None,
+    };
+    let switched = switched.ok_or_else(|| failed("the connection is gone"))?;
+    let mut answer = whole(Response::new(Bytes::new()));
+    *answer.status_mut() = response.status;
+    *answer.headers_mut() = response.headers;
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.headers_mut().insert(UPGRADE, protocol);
+    Ok((answer, switched))
+}
+
 /// Ties the record to the end of the body.
 pub(super) fn finish(
     mut response: Response<AnswerBody>,
     mut record: Record,
-    permit: Option<Permit>,
+    passage: Passage,
     id: &RequestId,
     ending: Ending,
 ) -> Response<RecordedBody> {
+    let Passage {
+        permit,
+        switched,
+        http1,
+        idle,
+    } = passage;
     record.answered(response.status().as_u16());
     response
         .headers_mut()
         .insert(REQUEST_ID, id.value().clone());
-    if ending.close {
+    if ending.close && http1 && switched.is_none() {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    if let Some(switched) = switched {
+        let pending = PendingTunnel {
+            switched,
+            record,
+            permit,
+            idle,
+        };
+        ending.tunnel.replace(Some(pending));
+        let watch = ending.watch;
+        return response.map(|body| RecordedBody {
+            body,
+            record: None,
+            _permit: None,
+            watch,
+        });
+    }
     response.map(|body| RecordedBody {
         body,
-        record,
+        record: Some(record),
         _permit: permit,
         watch: ending.watch,
     })
@@ -177,7 +243,8 @@ pub(super) fn finish(
 /// A response body whose end, failure or disappearance is recorded.
 pub struct RecordedBody {
     body: AnswerBody,
-    record: Record,
+    /// `None` where a tunnel has taken it.
+    record: Option<Record>,
     /// The request's place among those in flight.
     _permit: Option<Permit>,
     watch: Rc<Watch>,
@@ -193,17 +260,20 @@ impl Body for RecordedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         let this = self.get_mut();
         let frame = Pin::new(&mut this.body).poll_frame(context);
+        let Some(record) = &mut this.record else {
+            return frame;
+        };
         match &frame {
             Poll::Ready(Some(Err(error))) => {
                 let facts = reply::facts(error.kind);
-                this.record.failed(RecordedFailure {
+                record.failed(RecordedFailure {
                     cause: facts.cause,
                     level: facts.level,
                     status: facts.status,
                     detail: error.detail.clone().into(),
                 });
             }
-            Poll::Ready(None) => this.record.completed(),
+            Poll::Ready(None) => record.completed(),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         frame
@@ -221,8 +291,10 @@ impl Body for RecordedBody {
 impl Drop for RecordedBody {
     fn drop(&mut self) {
         // hyper does not poll a body for its end once it says that it is there.
-        if self.body.is_end_stream() {
-            self.record.completed();
+        if self.body.is_end_stream()
+            && let Some(record) = &mut self.record
+        {
+            record.completed();
         }
         self.watch.request_ended();
     }

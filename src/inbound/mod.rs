@@ -8,31 +8,33 @@ mod answer;
 mod prepare;
 mod site;
 mod target;
+mod tunnel;
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::auth::{Allowed, Call};
 use crate::forward::{self, AnswerBody, Client};
 use crate::model::{Failure, Kind};
-use crate::net::Permit;
 use crate::snapshot::Ready;
 use crate::telemetry::metrics::AuthResult;
 use crate::telemetry::record::Record;
 use crate::trace;
-use crate::upstream::h1::UpstreamResponse;
+use crate::upstream::UpstreamResponse;
 
 pub use answer::RecordedBody;
-pub use site::{Local, Site, WorkerParts};
+pub use site::{ConnectionSettings, Local, Site, WorkerParts};
+pub use tunnel::{PendingTunnel, TunnelSlot};
 
 pub use answer::Ending;
-use answer::Refusal;
+use answer::{Passage, Refusal};
 
 /// The client's side of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,8 @@ pub struct ClientSide {
 pub struct Door {
     local: Rc<Local>,
     client: ClientSide,
+    /// The port is coming to its end.
+    draining: bool,
 }
 
 /// What has been learnt of a request on its way in.
@@ -58,8 +62,12 @@ struct Arrival {
 
 impl Door {
     /// `local` is the version in force as the request begins; it is kept to its end.
-    pub fn new(local: Rc<Local>, client: ClientSide) -> Self {
-        Self { local, client }
+    pub fn new(local: Rc<Local>, client: ClientSide, draining: bool) -> Self {
+        Self {
+            local,
+            client,
+            draining,
+        }
     }
 
     /// One request to its answer. Never fails: what goes wrong is an answer
@@ -81,8 +89,13 @@ impl Door {
         let shape = answer::Shape::of(&parts, &body);
         // Nothing borrowed by the walk outlives it, and a record of a panicked
         // request is only read.
-        let mut permit = None;
-        let walk = self.walk(parts, body, &mut record, &mut permit);
+        let mut passage = Passage {
+            permit: None,
+            switched: None,
+            idle: self.local.upgrade_idle_timeout(),
+            http1: parts.version < Version::HTTP_2,
+        };
+        let walk = self.walk(parts, body, &mut record, &mut passage);
         let walk = std::panic::AssertUnwindSafe(walk);
         let outcome = walk
             .catch_unwind()
@@ -92,7 +105,7 @@ impl Door {
             Ok(response) => response,
             Err(refusal) => answer::refuse(&self.local.service.name, refusal, &shape, &mut record),
         };
-        answer::finish(response, record, permit, &id, ending)
+        answer::finish(response, record, passage, &id, ending)
     }
 
     async fn walk(
@@ -100,14 +113,14 @@ impl Door {
         parts: Parts,
         body: Incoming,
         record: &mut Record,
-        permit: &mut Option<Permit>,
+        passage: &mut Passage,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let Some(ready) = self.local.service.as_ready() else {
             return Err(Failure::new(Kind::ConfigInvalid).into());
         };
         let mut arrival = self.arrive(ready, parts, body, record)?;
         ready.reserved.strip(&mut arrival.parts.headers);
-        if let Some(answer) = answer::own_path(ready, &arrival) {
+        if let Some(answer) = answer::own_path(ready, &arrival, self.draining) {
             return Ok(answer);
         }
         let in_flight = self
@@ -118,14 +131,19 @@ impl Door {
         let Some(in_flight) = in_flight else {
             return Err(Failure::new(Kind::Overloaded).into());
         };
-        *permit = Some(in_flight);
+        passage.permit = Some(in_flight);
         let allowed = self.authenticate(ready, &arrival, record).await?;
-        let rule = allowed.rule;
-        let (head, body) =
-            prepare::request(ready, &self.local, arrival, allowed, self.client, record)?;
-        let Some(pool) = self.local.pool(rule) else {
+        let Some(pool) = self.local.pool(allowed.rule) else {
             return Err(Failure::new(Kind::AppUnavailable).into());
         };
+        let onward = prepare::Onward {
+            ready,
+            local: &self.local,
+            upstream: pool.upstream().spec(),
+            client_side: self.client,
+            request_id: record.request_id.as_ref(),
+        };
+        let (head, body) = onward.request(arrival, allowed)?;
         record.upstream_begins();
         let shard = record.shard().clone();
         let sent = forward::send(pool, &head, body, |reason| shard.retry(reason)).await;
@@ -135,10 +153,17 @@ impl Door {
             record.upstream.attempt = record.upstream.attempt.max(1);
             Failure::from(&error)
         })?;
-        record.upstream.address = Some(sent.address);
+        record.upstream.address = Some(Arc::clone(&sent.response.address));
         record.upstream.attempt = sent.attempt;
-        record.upstream.reused = sent.reused;
-        Ok(answer::relay(sent.response))
+        record.upstream.reused = sent.response.reused;
+        match &head.upgrade {
+            Some(asked) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
+                let (answer, switched) = answer::relay_switch(sent.response, asked)?;
+                passage.switched = Some(switched);
+                Ok(answer)
+            }
+            _ => Ok(answer::relay(sent.response)),
+        }
     }
 
     /// Limits and form: everything that can be said before anybody is asked.
@@ -224,6 +249,7 @@ fn streamed(response: UpstreamResponse) -> Response<AnswerBody> {
         status,
         headers,
         body,
+        ..
     } = response;
     let mut response = Response::new(AnswerBody::Upstream(body));
     *response.status_mut() = status;

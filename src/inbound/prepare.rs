@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -11,9 +11,9 @@ use super::site::Local;
 use super::{Arrival, ClientSide};
 use crate::auth::Allowed;
 use crate::forward;
-use crate::model::{Failure, Kind, Limits};
+use crate::model::{Failure, Kind, Limits, UpstreamProtocol, UpstreamSpec};
+use crate::reply;
 use crate::snapshot::Ready;
-use crate::telemetry::record::Record;
 use crate::trace::REQUEST_ID;
 use crate::upstream::RequestBody;
 use crate::upstream::h1::{Framing, RequestHead};
@@ -49,59 +49,102 @@ fn head_bytes(headers: &HeaderMap) -> usize {
         .sum()
 }
 
-/// Takes the request apart and makes the app's (HOP-3): hop-by-hop fields go,
-/// then what authentication removes; ours are set last.
-pub(super) fn request(
-    ready: &Ready,
-    local: &Local,
-    arrival: Arrival,
-    allowed: Allowed,
-    client_side: ClientSide,
-    record: &Record,
-) -> Result<(RequestHead, RequestBody), Failure> {
-    let Arrival {
-        mut parts,
-        body,
-        host,
-        client,
-        ..
-    } = arrival;
-    let headers = &mut parts.headers;
-    let asked = forward::strip_request(headers)?;
-    for name in &allowed.remove {
-        headers.remove(name);
-    }
-    forward::write_forwarding(headers, client, client_side.peer, &host, client_side.tls);
-    headers.insert(HOST, host);
-    if let Some(id) = &record.request_id {
-        headers.insert(REQUEST_ID, id.clone());
-    }
-    if asked.accepts_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    for (name, value) in allowed.set {
-        headers.insert(name, value);
-    }
-    let framing = framing(headers, &body);
-    let limit = ready.spec.limits.body_bytes;
-    let body = match framing {
-        Framing::None => RequestBody::empty(),
-        Framing::Length(_) | Framing::Chunked => {
-            RequestBody::client(body, limit, local.trailer_filter.clone())
+/// What a request is made into the app's with.
+pub(super) struct Onward<'a> {
+    pub(super) ready: &'a Ready,
+    pub(super) local: &'a Local,
+    /// The one the request goes to.
+    pub(super) upstream: &'a UpstreamSpec,
+    pub(super) client_side: ClientSide,
+    pub(super) request_id: Option<&'a HeaderValue>,
+}
+
+impl Onward<'_> {
+    /// Takes the request apart and makes the app's (HOP-3): hop-by-hop fields
+    /// go, then what authentication removes; ours are set last.
+    pub(super) fn request(
+        &self,
+        arrival: Arrival,
+        allowed: Allowed,
+    ) -> Result<(RequestHead, RequestBody), Failure> {
+        let Arrival {
+            mut parts,
+            body,
+            host,
+            client,
+        } = arrival;
+        let grpc = parts.version == Version::HTTP_2 && reply::is_grpc(&parts.headers);
+        let headers = &mut parts.headers;
+        let asked = forward::strip_request(headers)?;
+        for name in &allowed.remove {
+            headers.remove(name);
         }
-    };
-    let target = parts.uri.path_and_query().map_or_else(
+        let ClientSide { peer, tls } = self.client_side;
+        forward::write_forwarding(headers, client, peer, &host, tls);
+        headers.insert(HOST, host);
+        if let Some(id) = self.request_id {
+            headers.insert(REQUEST_ID, id.clone());
+        }
+        if asked.accepts_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        for (name, value) in allowed.set {
+            headers.insert(name, value);
+        }
+        let upgrade = asked
+            .upgrade
+            .as_ref()
+            .filter(|_| parts.version == Version::HTTP_11)
+            .and_then(|offered| allowed_upgrade(&self.ready.spec.upgrades, offered));
+        let http2 = match self.upstream.protocol {
+            UpstreamProtocol::Http1 => false,
+            UpstreamProtocol::H2c => upgrade.is_none(),
+            UpstreamProtocol::Auto => grpc,
+        };
+        let framing = framing(headers, &body);
+        let head = RequestHead {
+            method: parts.method,
+            target: target(&parts.uri),
+            headers: parts.headers,
+            framing,
+            upgrade,
+            http2,
+        };
+        Ok((head, self.body(body, framing)))
+    }
+
+    fn body(&self, body: Incoming, framing: Framing) -> RequestBody {
+        let limit = self.ready.spec.limits.body_bytes;
+        match framing {
+            Framing::None => RequestBody::empty(),
+            Framing::Length(_) | Framing::Chunked => {
+                RequestBody::client(body, limit, self.local.trailer_filter.clone())
+            }
+        }
+    }
+}
+
+/// Path and query as received.
+fn target(uri: &Uri) -> Bytes {
+    uri.path_and_query().map_or_else(
         || Bytes::from_static(b"/"),
         |target| Bytes::copy_from_slice(target.as_str().as_bytes()),
-    );
-    let head = RequestHead {
-        method: parts.method,
-        target,
-        headers: parts.headers,
-        framing,
-        upgrade: None,
-    };
-    Ok((head, body))
+    )
+}
+
+/// The first offered protocol that may pass (UPG-1). `h2c` never does.
+fn allowed_upgrade(allowed: &[std::sync::Arc<str>], offered: &HeaderValue) -> Option<Bytes> {
+    offered
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .find(|token| {
+            !token.eq_ignore_ascii_case(b"h2c")
+                && allowed
+                    .iter()
+                    .any(|known| known.as_bytes().eq_ignore_ascii_case(token))
+        })
+        .map(Bytes::copy_from_slice)
 }
 
 /// The body's framing toward the app follows from what was received, never from

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::AuthWorker;
+use crate::model::Limits;
 use crate::net::deadline::Deadlines;
-use crate::net::{ClientTimeouts, ParserLimits};
+use crate::net::{ClientTimeouts, H2Limits, ParserLimits};
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::record::Recorder;
@@ -38,6 +39,17 @@ pub struct Local {
     /// To the app; `None` without a good version.
     pool: Option<Rc<Pool>>,
     rule_pools: Vec<Option<Rc<Pool>>>,
+    connection: ConnectionSettings,
+    upgrade_idle: Duration,
+}
+
+/// Bounds and times of a connection: one that was opened under others is closed
+/// after its next response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionSettings {
+    pub parser: ParserLimits,
+    pub h2: H2Limits,
+    pub timeouts: ClientTimeouts,
 }
 
 impl Site {
@@ -76,7 +88,12 @@ impl Local {
             service: service.name.shared_key(),
             generation: snapshot.generation,
         };
-        let idle = client_timeouts(&service).idle;
+        let limits = service
+            .as_ready()
+            .map(|ready| ready.spec.limits.clone())
+            .unwrap_or_default();
+        let connection = ConnectionSettings::of(&limits);
+        let idle = connection.timeouts.idle;
         let pool_for = |upstream: &Arc<Upstream>| {
             predecessor
                 .and_then(|old| old.pool_of(upstream))
@@ -95,6 +112,8 @@ impl Local {
             .unwrap_or_default();
         let trailer_filter = ready.map(|ready| trailer_filter(ready.reserved.clone()));
         Self {
+            connection,
+            upgrade_idle: limits.upgrade_idle_timeout,
             pool,
             rule_pools,
             trailer_filter,
@@ -110,22 +129,14 @@ impl Local {
             .or(self.pool.as_ref())
     }
 
-    /// Bounds of the parser on connections of this service.
-    pub fn parser_limits(&self) -> ParserLimits {
-        let limits = self
-            .service
-            .as_ready()
-            .map(|ready| ready.spec.limits.clone());
-        let limits = limits.unwrap_or_default();
-        ParserLimits {
-            header_bytes: limits.header_bytes as usize,
-            header_count: limits.header_count as usize,
-        }
+    /// How long a tunnel may be silent.
+    pub(super) fn upgrade_idle_timeout(&self) -> Duration {
+        self.upgrade_idle
     }
 
-    /// Time limits on connections of this service.
-    pub fn client_timeouts(&self) -> ClientTimeouts {
-        client_timeouts(&self.service)
+    /// What holds for a whole connection of this service.
+    pub fn connection_settings(&self) -> ConnectionSettings {
+        self.connection
     }
 
     fn pools(&self) -> impl Iterator<Item = &Rc<Pool>> {
@@ -147,15 +158,23 @@ impl Local {
     }
 }
 
-fn client_timeouts(service: &Service) -> ClientTimeouts {
-    let limits = service.as_ready().map(|ready| &ready.spec.limits);
-    let of = |get: fn(&crate::model::Limits) -> Duration| {
-        limits.map_or_else(|| get(&crate::model::Limits::default()), get)
-    };
-    ClientTimeouts {
-        header: of(|limits| limits.header_timeout),
-        idle: of(|limits| limits.idle_timeout),
-        write_stall: of(|limits| limits.write_stall_timeout),
+impl ConnectionSettings {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            parser: ParserLimits {
+                header_bytes: limits.header_bytes as usize,
+                header_count: limits.header_count as usize,
+            },
+            h2: H2Limits {
+                header_bytes: limits.header_bytes,
+                streams: limits.h2_streams,
+            },
+            timeouts: ClientTimeouts {
+                header: limits.header_timeout,
+                idle: limits.idle_timeout,
+                write_stall: limits.write_stall_timeout,
+            },
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::deadline::{Deadline, Deadlines};
 use super::stream::Stream;
@@ -27,6 +28,10 @@ pub struct ClientTimeouts {
 #[derive(Debug)]
 pub struct Watch {
     phase: Cell<IoPhase>,
+    /// Requests being served; more than one on HTTP/2 only.
+    serving: Cell<u32>,
+    multiplexed: Cell<bool>,
+    last_request: Cell<bool>,
     timeouts: ClientTimeouts,
     read: Deadline,
     write: Deadline,
@@ -60,6 +65,9 @@ impl Watch {
     pub fn new(timeouts: ClientTimeouts, deadlines: &Deadlines) -> Rc<Self> {
         let watch = Self {
             phase: Cell::new(IoPhase::Head),
+            serving: Cell::new(0),
+            multiplexed: Cell::new(false),
+            last_request: Cell::new(false),
             timeouts,
             read: deadlines.add(),
             write: deadlines.add(),
@@ -70,14 +78,36 @@ impl Watch {
 
     /// A complete head is there.
     pub fn request_begun(&self) {
+        self.serving.set(self.serving.get() + 1);
         self.phase.set(IoPhase::Busy);
         self.read.disarm();
     }
 
     /// The response's last byte was handed over.
     pub fn request_ended(&self) {
+        self.serving.set(self.serving.get().saturating_sub(1));
+        if self.serving.get() == 0 {
+            self.phase.set(IoPhase::Idle);
+            self.read.arm(self.timeouts.idle);
+        }
+    }
+
+    /// The connection turned out to be HTTP/2: it may be silent, or send
+    /// frames that are no request, for the idle time.
+    pub fn multiplexes(&self) {
+        self.multiplexed.set(true);
         self.phase.set(IoPhase::Idle);
         self.read.arm(self.timeouts.idle);
+    }
+
+    /// No further request is wanted on this HTTP/2 connection.
+    pub fn end_after_this(&self) {
+        self.last_request.set(true);
+    }
+
+    /// Whether [`Watch::end_after_this`] was called.
+    pub fn ends(&self) -> bool {
+        self.last_request.get()
     }
 
     /// Ready when a limit is reached; wakes the task for that, and when
@@ -95,7 +125,7 @@ impl Watch {
     }
 
     fn bytes_came(&self) {
-        if self.phase.get() == IoPhase::Idle {
+        if self.phase.get() == IoPhase::Idle && !self.multiplexed.get() {
             self.phase.set(IoPhase::Head);
             self.read.arm(self.timeouts.header);
         }
@@ -112,17 +142,56 @@ impl Watch {
     }
 }
 
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// The HTTP/2 connection preface (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A client's stream that tells its [`Watch`] what happens.
 #[derive(Debug)]
 pub struct ClientIo {
     pub stream: Stream,
+    /// Read already, to be read again.
+    prefix: Bytes,
     watch: Rc<Watch>,
 }
 
 impl ClientIo {
     /// Wraps an accepted stream.
     pub fn new(stream: Stream, watch: Rc<Watch>) -> Self {
-        Self { stream, watch }
+        Self {
+            stream,
+            prefix: Bytes::new(),
+            watch,
+        }
+    }
+
+    /// Reads until it is clear what the client speaks; `None` when it closed
+    /// before that. Nothing is lost.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn spoken(&mut self) -> io::Result<Option<Spoken>> {
+        let mut first = Vec::with_capacity(PREFACE.len());
+        loop {
+            let spoken = match first.len() {
+                length if length >= PREFACE.len() && first.starts_with(PREFACE) => Spoken::Http2,
+                length if length < PREFACE.len() && PREFACE.starts_with(&first) => {
+                    if self.stream.read_buf(&mut first).await? == 0 {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                _ => Spoken::Http1,
+            };
+            self.prefix = Bytes::from(first);
+            return Ok(Some(spoken));
+        }
     }
 }
 
@@ -133,6 +202,12 @@ impl AsyncRead for ClientIo {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.prefix.has_remaining() {
+            let count = this.prefix.remaining().min(buffer.remaining());
+            buffer.put_slice(&this.prefix.split_to(count));
+            this.watch.bytes_came();
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {

@@ -3,9 +3,12 @@
 mod body;
 mod error;
 pub mod h1;
+mod h2;
 mod pool;
 mod resolve;
+mod response;
 
 pub use body::{BodyError, REPLAY_BYTES, RequestBody, TrailerFilter};
 pub use error::UpstreamError;
 pub use pool::{Connection, Pool, Upstream};
+pub use response::{UpstreamBody, UpstreamResponse, request};

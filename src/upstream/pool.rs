@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::error::UpstreamError;
+use super::h2;
 use super::resolve::Resolver;
 use crate::model::{Kind, UpstreamSpec, UpstreamTarget};
 use crate::net::deadline::{Deadline, Deadlines};
@@ -29,6 +30,7 @@ pub struct Pool {
     deadlines: Deadlines,
     /// Least recently used first.
     idle: RefCell<Vec<Connection>>,
+    http2: h2::Connections,
     purging: Cell<bool>,
     retired: Cell<bool>,
 }
@@ -71,6 +73,7 @@ impl Pool {
             client_idle_timeout,
             deadlines,
             idle: RefCell::new(Vec::new()),
+            http2: h2::Connections::default(),
             purging: Cell::new(false),
             retired: Cell::new(false),
         })
@@ -94,6 +97,16 @@ impl Pool {
     pub fn retire(&self) {
         self.retired.set(true);
         self.idle.borrow_mut().clear();
+        self.http2.retire();
+    }
+
+    pub(super) fn http2(&self) -> &h2::Connections {
+        &self.http2
+    }
+
+    /// A disarmed deadline of this worker.
+    pub(super) fn deadline(&self) -> Deadline {
+        self.deadlines.add()
     }
 
     /// The most recently used connection that is still open and silent.

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -27,6 +27,9 @@ use crate::trace::IdGenerator;
 
 use port::{Connections, Port};
 
+/// Tunnels end this long before the deadline of a drain (SPEC §11).
+const TUNNELS_BEFORE_DEADLINE: Duration = Duration::from_secs(2);
+
 /// What a worker is started with.
 pub struct WorkerContext {
     /// Counts workers from 0.
@@ -36,11 +39,16 @@ pub struct WorkerContext {
     pub commands: mpsc::Receiver<WorkerCommand>,
 }
 
-/// Starts a data thread; it ends when the commands' sender is dropped.
+/// Starts a data thread; it ends when the commands' sender is dropped. `gone`
+/// is told when it ends, however it does.
 ///
 /// # Errors
 /// No thread or no runtime could be made.
-pub fn spawn(context: WorkerContext) -> io::Result<JoinHandle<()>> {
+pub fn spawn(context: WorkerContext, gone: mpsc::Sender<usize>) -> io::Result<JoinHandle<()>> {
+    let notice = Notice {
+        index: context.index,
+        gone,
+    };
     let clock = Clock::start();
     let (refreshed, at_park) = (clock.clone(), clock.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,9 +61,23 @@ pub fn spawn(context: WorkerContext) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(format!("worker-{}", context.index))
         .spawn(move || {
+            let _notice = notice;
             let local = LocalSet::new();
             local.block_on(&runtime, Worker::new(context, clock).run());
         })
+}
+
+/// Sends the worker's index when dropped, by a panic too.
+struct Notice {
+    index: usize,
+    gone: mpsc::Sender<usize>,
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        // Full or closed means that somebody knows already.
+        let _ = self.gone.try_send(self.index);
+    }
 }
 
 /// One data thread's state.
@@ -183,20 +205,27 @@ impl Worker {
             for port in &ports {
                 port.advance(Phase::Announced);
             }
+            // HTTP/2 connections announce by GOAWAY.
+            deadlines.wake_all();
             tokio::time::sleep_until(close_listeners.into()).await;
             for port in &ports {
                 port.stop_accepting().await;
                 port.advance(Phase::Closing);
             }
             deadlines.wake_all();
-            let emptied = tokio::time::timeout_at(deadline.into(), connections.emptied()).await;
-            if emptied.is_err() {
-                for port in &ports {
-                    port.advance(Phase::Cut);
+            let tunnels_end = deadline
+                .checked_sub(TUNNELS_BEFORE_DEADLINE)
+                .unwrap_or(deadline);
+            for (phase, at) in [(Phase::EndingTunnels, tunnels_end), (Phase::Cut, deadline)] {
+                let emptied = tokio::time::timeout_at(at.into(), connections.emptied()).await;
+                if emptied.is_err() {
+                    for port in &ports {
+                        port.advance(phase);
+                    }
+                    deadlines.wake_all();
                 }
-                deadlines.wake_all();
-                connections.emptied().await;
             }
+            connections.emptied().await;
             // Whoever asked may be gone.
             let _ = done.send(());
         });

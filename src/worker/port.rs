@@ -1,10 +1,13 @@
 //! A port of one worker: its accept loop and the connections that came by it.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -12,11 +15,13 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::Phase;
-use crate::inbound::{ClientSide, Door, Ending, Site, WorkerParts};
+use crate::inbound::{
+    ClientSide, ConnectionSettings, Door, Ending, RecordedBody, Site, TunnelSlot, WorkerParts,
+};
 use crate::model::Kind;
 use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
-use crate::net::{self, ClientIo, End, Permit, Stalled, Watch};
+use crate::net::{self, ClientIo, End, Permit, Spoken, Stalled, Watch};
 use crate::reply;
 
 /// All client connections of a worker.
@@ -151,31 +156,33 @@ impl Port {
     }
 
     async fn serve(self: Rc<Self>, stream: Stream, peer: SocketAddr, _permit: Permit) {
-        let local = self.site.current();
-        let limits = local.parser_limits();
-        let timeouts = local.client_timeouts();
-        drop(local);
-        let watch = Watch::new(timeouts, &self.parts.deadlines);
-        let client = ClientSide {
-            peer: peer.ip(),
-            tls: false,
+        let opened = self.site.current().connection_settings();
+        let watch = Watch::new(opened.timeouts, &self.parts.deadlines);
+        let mut io = ClientIo::new(stream, Rc::clone(&watch));
+        let spoken = {
+            let stalled = std::future::poll_fn(|context| watch.poll_stalled(context));
+            tokio::select! {
+                biased;
+                spoken = io.spoken() => spoken,
+                stalled = stalled => return self.end(End::Stalled(stalled), io.stream).await,
+            }
         };
-        let service = service_fn(|request| {
-            watch.request_begun();
-            let local = self.site.current();
-            let close = self.phase.get() >= Phase::Announced
-                || local.parser_limits() != limits
-                || local.client_timeouts() != timeouts;
-            let ending = Ending {
-                watch: Rc::clone(&watch),
-                close,
-            };
-            let door = Door::new(local, client);
-            Box::pin(async move { Ok(door.handle(request, ending).await) })
-        });
-        let io = ClientIo::new(stream, Rc::clone(&watch));
-        let (end, stream, _) = net::serve_http1(io, &watch, limits, &self.phase, service).await;
-        self.end(end, stream).await;
+        let serving = Serving {
+            client: ClientSide {
+                peer: peer.ip(),
+                tls: false,
+            },
+            tunnel: Rc::default(),
+            port: self,
+            opened,
+            watch,
+        };
+        match spoken {
+            Ok(Some(Spoken::Http1)) => serving.http1(io).await,
+            Ok(Some(Spoken::Http2)) => serving.http2(io).await,
+            // Closed, or broken, before it said anything.
+            Ok(None) | Err(_) => {}
+        }
     }
 
     /// Leaves the connection as its end asks for.
@@ -200,5 +207,71 @@ impl Port {
                 stream.reset_on_close();
             }
         }
+    }
+}
+
+/// A connection whose protocol is known.
+struct Serving {
+    port: Rc<Port>,
+    client: ClientSide,
+    /// As they were when the connection was opened.
+    opened: ConnectionSettings,
+    watch: Rc<Watch>,
+    tunnel: TunnelSlot,
+}
+
+impl Serving {
+    async fn http1(self, io: ClientIo) {
+        let service = service_fn(|request| Box::pin(self.request(request)));
+        let (limits, phase) = (self.opened.parser, &self.port.phase);
+        let (end, stream, leftover) =
+            net::serve_http1(io, &self.watch, limits, phase, service).await;
+        let tunnel = self.tunnel.take();
+        match tunnel {
+            Some(tunnel) if matches!(end, End::Finished) => {
+                let deadlines = &self.port.parts.deadlines;
+                tunnel
+                    .run(stream, leftover, deadlines, &self.port.phase)
+                    .await;
+            }
+            _ => self.port.end(end, stream).await,
+        }
+    }
+
+    async fn http2(self, io: ClientIo) {
+        self.watch.multiplexes();
+        let serving = Rc::new(self);
+        let limits = serving.opened.h2;
+        let requests = Rc::clone(&serving);
+        let service = service_fn(move |request| {
+            let serving = Rc::clone(&requests);
+            Box::pin(async move { serving.request(request).await })
+        });
+        let phase = &serving.port.phase;
+        let end = net::serve_http2(io, &serving.watch, limits, phase, service).await;
+        if let End::Broken(error) = end {
+            tracing::debug!(%error, "an HTTP/2 connection broke off");
+        }
+    }
+
+    async fn request(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<RecordedBody>, Infallible> {
+        self.watch.request_begun();
+        let local = self.port.site.current();
+        let draining = self.port.phase.get() >= Phase::Announced;
+        let close = draining || local.connection_settings() != self.opened;
+        if close {
+            self.watch.end_after_this();
+        }
+        let ending = Ending {
+            watch: Rc::clone(&self.watch),
+            close,
+            tunnel: Rc::clone(&self.tunnel),
+        };
+        Ok(Door::new(local, self.client, draining)
+            .handle(request, ending)
+            .await)
     }
 }

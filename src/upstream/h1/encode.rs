@@ -24,8 +24,10 @@ pub struct RequestHead {
     /// Without framing fields: those are written from `framing`.
     pub headers: HeaderMap,
     pub framing: Framing,
-    /// Lower-case token of a protocol switch to ask for.
+    /// Token of a protocol switch to ask for; HTTP/1.1 only.
     pub upgrade: Option<Bytes>,
+    /// To be sent in HTTP/2.
+    pub http2: bool,
 }
 
 /// Appends the head, the blank line included.
@@ -36,6 +38,7 @@ pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut BytesMu
         headers,
         framing,
         upgrade,
+        http2: _,
     } = head;
     out.reserve(64 + target.len() + headers.len() * 48);
     out.put_slice(method.as_str().as_bytes());
@@ -135,6 +138,7 @@ mod tests {
             headers,
             framing,
             upgrade: None,
+            http2: false,
         }
     }
 

@@ -74,7 +74,7 @@ enum Waiting {
 }
 
 /// A response whose head is complete.
-pub struct UpstreamResponse {
+pub struct H1Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: ResponseBody,
@@ -139,14 +139,14 @@ impl Exchange {
 
     /// Sends the request until the response head is there. On failure the body
     /// comes back for a retry.
-    pub async fn response(mut self) -> Result<UpstreamResponse, (UpstreamError, RequestBody)> {
+    pub async fn response(mut self) -> Result<H1Response, (UpstreamError, RequestBody)> {
         match std::future::poll_fn(|context| self.poll_head(context)).await {
             Ok(head) => Ok(self.into_response(head)),
             Err(error) => Err((error, self.body)),
         }
     }
 
-    fn into_response(self, head: ResponseHead) -> UpstreamResponse {
+    fn into_response(self, head: ResponseHead) -> H1Response {
         let streaming = head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
             let value = value.as_bytes();
             value.starts_with(b"text/event-stream") || value.starts_with(b"application/grpc")
@@ -161,7 +161,7 @@ impl Exchange {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             body.finish_if_done();
         }
-        UpstreamResponse {
+        H1Response {
             status: head.status,
             headers: head.headers,
             body,

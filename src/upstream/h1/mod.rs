@@ -10,4 +10,4 @@ mod exchange;
 
 pub use decode::DecodeError;
 pub use encode::{Framing, RequestHead};
-pub use exchange::{Exchange, ResponseBody, Switched, UpstreamResponse};
+pub use exchange::{Exchange, H1Response, ResponseBody, Switched};

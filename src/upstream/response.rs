@@ -1,0 +1,106 @@
+//! A response from an upstream, whatever was spoken to it.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+
+use super::body::RequestBody;
+use super::error::UpstreamError;
+use super::h1::{Exchange, RequestHead, ResponseBody};
+use super::h2::H2ResponseBody;
+use super::pool::{Connection, Pool};
+
+/// A response whose head is complete.
+pub struct UpstreamResponse {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: UpstreamBody,
+    /// For the log.
+    pub address: Arc<str>,
+    /// Served by a connection that had served before.
+    pub reused: bool,
+}
+
+/// Its body, streamed.
+pub enum UpstreamBody {
+    Http1(ResponseBody),
+    Http2(Box<H2ResponseBody>),
+}
+
+/// One attempt on this connection, in HTTP/1.1.
+///
+/// # Errors
+/// What failed, and the body for another attempt.
+pub async fn request(
+    pool: &Rc<Pool>,
+    connection: Connection,
+    head: &RequestHead,
+    body: RequestBody,
+) -> Result<UpstreamResponse, (UpstreamError, RequestBody)> {
+    let (address, reused) = (Arc::clone(connection.address()), connection.is_reused());
+    let exchange = Exchange::new(connection, Rc::clone(pool), head, body);
+    let response = exchange.response().await?;
+    Ok(UpstreamResponse {
+        status: response.status,
+        headers: response.headers,
+        body: UpstreamBody::Http1(response.body),
+        address,
+        reused,
+    })
+}
+
+impl Pool {
+    /// One attempt in HTTP/2.
+    ///
+    /// # Errors
+    /// What failed. The body is gone with the stream.
+    pub async fn request_http2(
+        &self,
+        head: &RequestHead,
+        body: RequestBody,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let sent = self.http2().send(self, head, body).await?;
+        let (parts, body) = sent.response.into_parts();
+        Ok(UpstreamResponse {
+            status: parts.status,
+            headers: parts.headers,
+            body: UpstreamBody::Http2(Box::new(body)),
+            address: sent.address,
+            reused: sent.reused,
+        })
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(context),
+            Self::Http2(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
