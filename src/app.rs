@@ -247,8 +247,6 @@ impl Bound {
         } = self;
         let ended = runtime.block_on(async {
             for (kind, listener) in doors {
-                let listener =
-                    tokio::net::TcpListener::from_std(listener).map_err(StartError::Runtime)?;
                 let door = admin::Door {
                     kind,
                     house: Arc::clone(&house),

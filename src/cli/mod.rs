@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod key;
 mod run;
 
 use std::path::PathBuf;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Serve: front the local services of the tree until told to stop
     Run(ProcessArgs),
+    /// API keys
+    Key(key::KeyArgs),
 }
 
 /// Where the configuration is and which part of it counts.
@@ -70,9 +73,10 @@ impl ProcessArgs {
 /// Parses the command line and runs the subcommand.
 pub fn main() -> ExitCode {
     match Cli::try_parse() {
-        Ok(Cli {
-            command: Command::Run(args),
-        }) => run::run(&args),
+        Ok(Cli { command }) => match command {
+            Command::Run(args) => run::run(&args),
+            Command::Key(args) => key::run(&args),
+        },
         Err(error) => {
             // Help and version are no errors; everything else is bad usage.
             let code = if error.use_stderr() { exit::USAGE } else { 0 };
