@@ -57,10 +57,13 @@ pub struct Allowed {
 
 impl Allowed {
     /// Both were granted: the first one that knows the caller names it.
-    pub(super) fn and(self, other: Self) -> Self {
-        let (mut kept, dropped) = match (&self.identity, &other.identity) {
-            (None, Some(_)) => (other, self),
-            _ => (self, other),
+    pub(super) fn both(first: Option<Self>, second: Self) -> Self {
+        let Some(first) = first else {
+            return second;
+        };
+        let (mut kept, dropped) = match (&first.identity, &second.identity) {
+            (None, Some(_)) => (second, first),
+            _ => (first, second),
         };
         kept.remove.extend(dropped.remove);
         kept

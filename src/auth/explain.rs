@@ -69,7 +69,7 @@ impl Authenticator {
             service: None,
             upstream: written.and_then(upstream_of),
         };
-        match self.decide(&Request::new(call, 0)) {
+        match self.decide(&Request::new(call, None)) {
             Ok(allowed) => Explanation {
                 decision: Decision::Allowed,
                 strategy: allowed.strategy,

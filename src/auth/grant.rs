@@ -105,7 +105,7 @@ impl Grants {
         Allowed {
             identity: None,
             rule: None,
-            set: self.start(request.worker),
+            set: self.start(request.copies()),
             remove,
             strategy: label(None),
             reason: reason.as_str(),
@@ -128,14 +128,18 @@ impl Grants {
             }
             let shown = match carried.bearer {
                 Some(Bearer::Key(_)) => proofs.key.is_some(),
-                Some(Bearer::Token(_)) | None => false,
+                Some(Bearer::Token(_)) => proofs.token.is_some(),
+                None => false,
             };
             if shown {
                 remove.push(AUTHORIZATION);
             }
         }
-        let mut set = self.start(request.worker);
+        let mut set = self.start(request.copies());
         set.extend(named.headers.iter().cloned());
+        if let Some(token) = &proofs.token {
+            set.extend(token.headers.iter().cloned());
+        }
         Allowed {
             identity: Some(named.identity.clone()),
             rule: None,

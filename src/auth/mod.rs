@@ -12,6 +12,8 @@ mod call;
 mod carrier;
 mod explain;
 mod grant;
+mod jwks;
+mod jwt;
 mod named;
 mod path;
 mod request;
@@ -24,18 +26,22 @@ mod who;
 use std::sync::Arc;
 
 use http::header::HeaderName;
+use tokio::runtime::Handle;
 
 use crate::model::{AuthPolicy, AuthReason, Kind, Preflight, ServiceSpec, Strategy};
 
 pub use api_key::digest_of;
 pub use call::{Allowed, Call, Denied, RemoveHeaders, SetHeaders};
 pub use explain::{Decision, Explanation};
+pub use jwt::{KeyError, Mint, MintError, mint};
 
-use api_key::ApiKeys;
+use api_key::{ApiKeys, Entry};
 use grant::Grants;
+use jwks::{Refetch, RemoteKeySet};
+use jwt::Jwt;
 use request::Request;
-use rules::{Plan, Rules};
-use settle::Settled;
+use rules::{Found, Plan, Rules};
+use settle::{Proof, Proofs, Settled};
 use who::{Caller, ClaimNames, Refusal};
 
 /// Everything that decides who may call one service.
@@ -46,6 +52,7 @@ pub struct Authenticator {
     workers: usize,
     rules: Rules,
     api_keys: Option<ApiKeys>,
+    jwt: Option<Jwt>,
     grants: Grants,
 }
 
@@ -83,6 +90,8 @@ pub enum BuildError {
     Method(String),
     #[error("{0:?} is not a header name")]
     HeaderName(String),
+    #[error("auth.jwt: {0}")]
+    Jwt(#[from] KeyError),
     #[error("auth.appToken: the value cannot stand in a header")]
     AppToken,
 }
@@ -106,14 +115,31 @@ impl Authenticator {
         {
             return Ok(Arc::clone(same));
         }
+        let known = context.predecessor.and_then(|known| known.jwt.as_ref());
+        Self::with_key_set(policy, context, known.and_then(Jwt::remote))
+    }
+
+    /// `known` is a key set that is kept if the policy names the same source.
+    fn with_key_set(
+        policy: &AuthPolicy,
+        context: &AuthContext<'_>,
+        known: Option<&Arc<RemoteKeySet>>,
+    ) -> Result<Arc<Self>, BuildError> {
         let mut names = ClaimNames::default();
         let api_keys = match &policy.api_key {
             Some(keys) => Some(ApiKeys::build(keys, context.workers)?),
             None => None,
         };
+        // The rules first: they collect the claims that tokens must keep.
+        let rules = Rules::build(policy, &mut names)?;
+        let jwt = match &policy.jwt {
+            Some(jwt) => Some(Jwt::build(jwt, &names, context.workers, known)?),
+            None => None,
+        };
         Ok(Arc::new(Self {
-            rules: Rules::build(policy, &mut names)?,
+            rules,
             api_keys,
+            jwt,
             grants: Grants::build(policy, context.workers)?,
             workers: context.workers,
             policy: policy.clone(),
@@ -127,58 +153,149 @@ impl Authenticator {
         self.grants.reserved().to_vec()
     }
 
+    /// Begins what the data path must not do itself: fetching key sets, on the
+    /// control runtime. To be called after publishing; does nothing where there
+    /// is nothing to fetch or it was begun before. Dropping the last
+    /// authenticator that uses a key set ends its task.
+    pub fn start(&self, runtime: &Handle) {
+        if let Some(remote) = self.jwt.as_ref().and_then(Jwt::remote) {
+            remote.start(runtime);
+        }
+    }
+
+    /// Whether every key that must be fetched is there.
+    pub fn is_ready(&self) -> bool {
+        self.jwt
+            .as_ref()
+            .and_then(Jwt::remote)
+            .is_none_or(|remote| remote.is_ready())
+    }
+
     /// Decides about a request. The probes and `/health` never come here.
     ///
     /// # Errors
     /// [`Denied`] says what to answer and, for log and metrics, why.
     pub async fn check(&self, call: &Call<'_>, worker: &AuthWorker) -> Result<Allowed, Denied> {
-        self.decide(&Request::new(call, worker.index))
+        let request = Request::new(call, Some(worker.index));
+        let (found, preflight) = self.find(&request)?;
+        let mut kept = None;
+        for plan in self.rules.plans(&found) {
+            let allowed = match self.meet(plan, &request, preflight) {
+                Ok(allowed) => allowed,
+                Err(Unmet::Denied(denied)) => return Err(denied),
+                // Boxed: rare, and the usual future stays small.
+                Err(Unmet::Wait(wait)) => Box::pin(self.resolve(plan, &request, wait)).await?,
+            };
+            kept = Some(Allowed::both(kept, allowed));
+        }
+        Ok(finish(kept, &found))
     }
 
-    /// The part of a decision that waits for nobody.
+    /// The same decision without waiting for anybody.
     fn decide(&self, request: &Request<'_>) -> Result<Allowed, Denied> {
+        let (found, preflight) = self.find(request)?;
+        let mut kept = None;
+        request.refetched.set(Some(Refetch::TooSoon));
+        for plan in self.rules.plans(&found) {
+            let allowed = match self.meet(plan, request, preflight) {
+                Ok(allowed) => allowed,
+                Err(Unmet::Denied(denied)) => return Err(denied),
+                Err(Unmet::Wait(Wait::Keys(_))) => return Err(no_keys()),
+            };
+            kept = Some(Allowed::both(kept, allowed));
+        }
+        Ok(finish(kept, &found))
+    }
+
+    /// The rule, and whether the request is a preflight to be let through.
+    fn find(&self, request: &Request<'_>) -> Result<(Found, bool), Denied> {
         let call = request.call;
         let found = self
             .rules
             .find(call.method, call.path)
             .ok_or_else(|| Denied::new(Kind::BadRequest, None, AuthReason::Path))?;
         let preflight = self.policy.preflight == Preflight::Forward && request.is_preflight();
-        let mut kept: Option<Allowed> = None;
-        for plan in self.rules.plans(&found) {
-            let allowed = self.meet(plan, request, preflight)?;
-            kept = Some(match kept {
-                Some(kept) => kept.and(allowed),
-                None => allowed,
-            });
-        }
-        let mut allowed = kept.expect("the decider's plan is always among the plans");
-        allowed.rule = found.rule();
-        Ok(allowed)
+        Ok((found, preflight))
     }
 
     /// Whether the request meets one plan.
-    fn meet(&self, plan: &Plan, request: &Request<'_>, preflight: bool) -> Result<Allowed, Denied> {
+    fn meet(&self, plan: &Plan, request: &Request<'_>, preflight: bool) -> Result<Allowed, Unmet> {
         if matches!(plan.deny, Refusal::Everyone) {
-            return Err(Denied::new(Kind::NotAllowed, None, AuthReason::DenyRule));
+            let denied = Denied::new(Kind::NotAllowed, None, AuthReason::DenyRule);
+            return Err(Unmet::Denied(denied));
         }
         if preflight {
             return Ok(self.grants.anonymous(request, AuthReason::Preflight));
         }
         match self.settle(&plan.requirement, request) {
             Settled::Open => Ok(self.grants.anonymous(request, AuthReason::Open)),
-            Settled::Refused(denied) => Err(denied),
-            Settled::Proved { by, proofs } => {
-                let named = by.named(request.worker);
-                let caller = Caller {
-                    identity: &named.identity,
-                    key: proofs.key.map(|entry| entry.id()),
-                    claims: None,
-                };
-                refuse(plan, &caller, by.strategy())?;
-                Ok(self.grants.authenticated(request, named, &proofs))
-            }
+            Settled::Refused(denied) => Err(Unmet::Denied(denied)),
+            Settled::AwaitKeys(remote) => Err(Unmet::Wait(Wait::Keys(remote))),
+            Settled::Proved { by, proofs } => self
+                .grant(plan, request, &by, &proofs)
+                .map_err(Unmet::Denied),
         }
     }
+
+    /// Asks the lists about a caller, and writes down what the app is told.
+    fn grant(
+        &self,
+        plan: &Plan,
+        request: &Request<'_>,
+        by: &Proof<'_>,
+        proofs: &Proofs<'_>,
+    ) -> Result<Allowed, Denied> {
+        let named = by.named(request.copies());
+        let caller = Caller {
+            identity: &named.identity,
+            key: proofs.key.map(Entry::id),
+            claims: proofs.token.as_ref().map(|token| &token.values),
+        };
+        refuse(plan, &caller, by.strategy())?;
+        Ok(self.grants.authenticated(request, named, proofs))
+    }
+
+    /// Waits for what a decision hangs on, then decides.
+    async fn resolve(
+        &self,
+        plan: &Plan,
+        request: &Request<'_>,
+        wait: Wait,
+    ) -> Result<Allowed, Denied> {
+        let Wait::Keys(remote) = wait;
+        request.refetched.set(Some(remote.refetch().await));
+        match self.meet(plan, request, false) {
+            Ok(allowed) => Ok(allowed),
+            Err(Unmet::Denied(denied)) => Err(denied),
+            Err(Unmet::Wait(Wait::Keys(_))) => Err(no_keys()),
+        }
+    }
+}
+
+/// Why a plan is not met, or not yet.
+enum Unmet {
+    Denied(Denied),
+    Wait(Wait),
+}
+
+/// What a decision hangs on.
+enum Wait {
+    /// Newer keys.
+    Keys(Arc<RemoteKeySet>),
+}
+
+fn finish(kept: Option<Allowed>, found: &Found) -> Allowed {
+    let mut allowed = kept.expect("the decider's plan is always among the plans");
+    allowed.rule = found.rule();
+    allowed
+}
+
+fn no_keys() -> Denied {
+    Denied::new(
+        Kind::AuthUnavailable,
+        Some(Strategy::Jwt),
+        AuthReason::NoKeys,
+    )
 }
 
 /// Asks `deny`, then `allow`.

@@ -8,31 +8,41 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 
 use super::call::{Call, Denied};
 use super::carrier::Carried;
+use super::jwks::Refetch;
 
 /// A call with its credentials and the time, both read when first asked for.
 pub(super) struct Request<'a> {
     pub(super) call: &'a Call<'a>,
-    /// Which worker's copies to use.
-    pub(super) worker: usize,
+    /// Which worker's copies and caches to use; `None` uses no cache.
+    pub(super) worker: Option<usize>,
     carried: OnceCell<Carried<'a>>,
     now: Cell<Option<SystemTime>>,
+    /// Whether newer keys were asked for on behalf of this request, and how that
+    /// went.
+    pub(super) refetched: Cell<Option<Refetch>>,
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn new(call: &'a Call<'a>, worker: usize) -> Self {
+    pub(super) fn new(call: &'a Call<'a>, worker: Option<usize>) -> Self {
         Self {
             call,
             worker,
             carried: OnceCell::new(),
             now: Cell::new(None),
+            refetched: Cell::new(None),
         }
     }
 
     #[cfg(test)]
     pub(super) fn at(call: &'a Call<'a>, now: SystemTime) -> Self {
-        let request = Self::new(call, 0);
+        let request = Self::new(call, Some(0));
         request.now.set(Some(now));
         request
+    }
+
+    /// The worker whose copies to clone.
+    pub(super) fn copies(&self) -> usize {
+        self.worker.unwrap_or(0)
     }
 
     /// The credentials.

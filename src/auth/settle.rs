@@ -10,12 +10,16 @@
 //! another identity. A hook's carrier is unknown, so its "no" counts as absent
 //! in `anyOf`, and it is asked only where no good credential is listed before it.
 
+use std::sync::Arc;
+
 use crate::model::{AuthReason, Kind, Requirement, Strategy};
 
 use super::Authenticator;
 use super::api_key::Entry;
 use super::call::Denied;
 use super::carrier::{Bearer, Carried};
+use super::jwks::{Refetch, RemoteKeySet};
+use super::jwt::{Refusal, Verified};
 use super::named::Named;
 use super::request::Request;
 
@@ -25,34 +29,40 @@ enum Shown<'a> {
     Wrong(AuthReason),
     /// Shown, or needed, but there is nothing to judge it by.
     Unjudged(AuthReason),
+    /// Newer keys might know it.
+    AwaitKeys(Arc<RemoteKeySet>),
     Good(Proof<'a>),
 }
 
 /// A credential found good.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Proof<'a> {
     Key(&'a Entry),
+    Token(Arc<Verified>),
 }
 
-impl<'a> Proof<'a> {
+impl Proof<'_> {
     pub(super) fn strategy(&self) -> Strategy {
         match self {
             Self::Key(_) => Strategy::ApiKey,
+            Self::Token(_) => Strategy::Jwt,
         }
     }
 
     /// The caller it establishes.
-    pub(super) fn named(&self, worker: usize) -> &'a Named {
+    pub(super) fn named(&self, worker: usize) -> &Named {
         match self {
             Self::Key(entry) => entry.named.of(worker),
+            Self::Token(verified) => &verified.named,
         }
     }
 }
 
 /// Every credential found good.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Proofs<'a> {
     pub(super) key: Option<&'a Entry>,
+    pub(super) token: Option<Arc<Verified>>,
 }
 
 /// How far a requirement could be settled without waiting for anybody.
@@ -66,6 +76,8 @@ pub(super) enum Settled<'a> {
         proofs: Proofs<'a>,
     },
     Refused(Denied),
+    /// Ask for newer keys, then settle again.
+    AwaitKeys(Arc<RemoteKeySet>),
 }
 
 impl Authenticator {
@@ -92,6 +104,7 @@ impl Authenticator {
                 Shown::Wrong(reason) => {
                     return refused(Kind::CredentialInvalid, strategy, reason);
                 }
+                Shown::AwaitKeys(remote) => return Settled::AwaitKeys(remote),
                 Shown::Unjudged(reason) => {
                     unjudged = unjudged.or(Some((strategy, reason)));
                 }
@@ -99,8 +112,9 @@ impl Authenticator {
                     missing = missing.or(Some(strategy));
                 }
                 Shown::Good(proof) => {
-                    match proof {
+                    match &proof {
                         Proof::Key(entry) => proofs.key = Some(entry),
+                        Proof::Token(verified) => proofs.token = Some(Arc::clone(verified)),
                     }
                     if all || named.is_none() {
                         named = Some(proof);
@@ -129,9 +143,8 @@ impl Authenticator {
     ) -> Shown<'a> {
         match strategy {
             Strategy::ApiKey => self.show_key(carried, request),
-            Strategy::Jwt | Strategy::Custom | Strategy::Mtls => {
-                Shown::Unjudged(AuthReason::NotBuilt)
-            }
+            Strategy::Jwt => self.show_token(carried, request),
+            Strategy::Custom | Strategy::Mtls => Shown::Unjudged(AuthReason::NotBuilt),
         }
     }
 
@@ -152,6 +165,26 @@ impl Authenticator {
             }
         }
         found.map_or(Shown::Absent, |entry| Shown::Good(Proof::Key(entry)))
+    }
+
+    fn show_token<'a>(&'a self, carried: &Carried<'_>, request: &Request<'_>) -> Shown<'a> {
+        let Some(jwt) = &self.jwt else {
+            return Shown::Unjudged(AuthReason::NotBuilt);
+        };
+        let Some(Bearer::Token(token)) = carried.bearer else {
+            return Shown::Absent;
+        };
+        match jwt.check(token, request.now(), request.worker) {
+            Ok(verified) => Shown::Good(Proof::Token(verified)),
+            Err(Refusal::Wrong(reason)) => Shown::Wrong(reason),
+            Err(Refusal::NoKeys) => Shown::Unjudged(AuthReason::NoKeys),
+            Err(Refusal::UnknownKey(reason)) => match (request.refetched.get(), jwt.remote()) {
+                (None, Some(remote)) => Shown::AwaitKeys(Arc::clone(remote)),
+                // The server could not be asked: nobody knows whether it is wrong.
+                (Some(Refetch::Failed), _) => Shown::Unjudged(AuthReason::NoKeys),
+                (Some(Refetch::Fresh | Refetch::TooSoon), _) | (None, None) => Shown::Wrong(reason),
+            },
+        }
     }
 }
 

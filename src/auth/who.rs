@@ -22,7 +22,6 @@ impl ClaimNames {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
         self.0.iter()
     }

@@ -1,6 +1,7 @@
 //! Listeners, connections, deadlines: sockets and time.
 
 mod bind;
+pub mod client;
 mod client_io;
 mod command;
 mod connection;

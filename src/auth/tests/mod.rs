@@ -166,3 +166,17 @@ async fn check_is_the_same_decision() {
     let denied = authenticator.check(&bad.call(), &worker).await.unwrap_err();
     assert_eq!(denied.kind, Kind::CredentialMissing);
 }
+
+impl Authenticator {
+    pub(super) fn policy_for_tests(&self) -> &AuthPolicy {
+        &self.policy
+    }
+
+    pub(super) fn key_set_for_tests(&self) -> &RemoteKeySet {
+        self.jwt.as_ref().and_then(Jwt::remote).unwrap()
+    }
+
+    pub(super) fn generation_for_tests(&self) -> u64 {
+        self.key_set_for_tests().generation()
+    }
+}

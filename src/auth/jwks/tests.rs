@@ -1,0 +1,398 @@
+//! Key-set servers in every mood, over real sockets.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicUsize;
+use std::thread;
+use std::time::SystemTime;
+
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::json;
+
+use super::*;
+use crate::auth::tests::{Sent, get};
+use crate::auth::{AuthContext, AuthWorker, Authenticator};
+use crate::model::{AuthPolicy, AuthReason, JwtKeys, JwtPolicy, Kind, Requirement, Strategy};
+
+/// What the server answers next.
+#[derive(Debug, Clone)]
+enum Mood {
+    Keys(Vec<&'static str>),
+    Raw(Vec<u8>),
+    Status(u16),
+    /// Accepts and says nothing.
+    Hang,
+}
+
+/// A key-set server on loopback, one thread, until it is dropped.
+struct Server {
+    address: SocketAddr,
+    mood: Arc<Mutex<Mood>>,
+    served: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn start(mood: Mood) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), mood)
+    }
+
+    fn on(listener: TcpListener, mood: Mood) -> Self {
+        let address = listener.local_addr().unwrap();
+        let mood = Arc::new(Mutex::new(mood));
+        let served = Arc::new(AtomicUsize::new(0));
+        let (shared, count) = (Arc::clone(&mood), Arc::clone(&served));
+        // Ends with the test process.
+        thread::spawn(move || {
+            let mut hanging = Vec::new();
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { continue };
+                let mut head = [0; 4096];
+                if stream.read(&mut head).unwrap_or(0) == 0 {
+                    continue;
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                let mood = shared.lock().unwrap().clone();
+                let (status, body) = match mood {
+                    Mood::Hang => {
+                        hanging.push(stream);
+                        continue;
+                    }
+                    Mood::Status(status) => (status, b"{\"keys\":[]}".to_vec()),
+                    Mood::Raw(body) => (200, body),
+                    Mood::Keys(kids) => (200, document(&kids)),
+                };
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes());
+                let _ = stream.write_all(&body);
+            }
+        });
+        Self {
+            address,
+            mood,
+            served,
+        }
+    }
+
+    fn set(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    fn served(&self) -> usize {
+        self.served.load(Ordering::SeqCst)
+    }
+}
+
+/// The private key a kid stands for.
+fn key(kid: &str) -> EncodingKey {
+    let pem = match kid {
+        "one" => include_str!("../tests/keys/ec-P-256.pem"),
+        _ => include_str!("../tests/keys/other-ec-P-256.pem"),
+    };
+    EncodingKey::from_ec_pem(pem.as_bytes()).unwrap()
+}
+
+fn document(kids: &[&str]) -> Vec<u8> {
+    let keys: Vec<_> = kids
+        .iter()
+        .map(|kid| {
+            let mut jwk = Jwk::from_encoding_key(&key(kid), Algorithm::ES256).unwrap();
+            jwk.common.key_id = Some((*kid).to_owned());
+            jwk
+        })
+        .collect();
+    json!({ "keys": keys }).to_string().into_bytes()
+}
+
+fn token(kid: Option<&str>, signer: &str) -> String {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let mut header = jsonwebtoken::Header::new(Algorithm::ES256);
+    header.kid = kid.map(str::to_owned);
+    let claims = json!({"sub": "ann", "iss": "us", "exp": now.as_secs() + 600});
+    jsonwebtoken::encode(&header, &claims, &key(signer)).unwrap()
+}
+
+fn quick() -> Timing {
+    Timing {
+        pause: Duration::from_secs(30),
+        patience: Duration::from_millis(500),
+        fetch: Duration::from_millis(400),
+        default_lifetime: Duration::from_secs(600),
+        min_lifetime: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(600),
+        retry: Duration::from_millis(10),
+        max_retry_empty: Duration::from_millis(40),
+        max_retry: Duration::from_millis(40),
+    }
+}
+
+fn source(address: SocketAddr, stale_keys: Duration) -> JwksSource {
+    JwksSource::Url {
+        url: format!("http://{address}/jwks"),
+        ca: None,
+        stale_keys,
+    }
+}
+
+/// An authenticator over the key set, as a service has it.
+struct Service {
+    authenticator: Arc<Authenticator>,
+    worker: AuthWorker,
+}
+
+impl Service {
+    fn new(address: SocketAddr, timing: Timing, stale_keys: Duration) -> Self {
+        let algorithms = vec![JwtAlgorithm::Es256];
+        let source = source(address, stale_keys);
+        let policy = AuthPolicy {
+            requirement: Requirement::AnyOf(vec![Strategy::Jwt]),
+            jwt: Some(JwtPolicy {
+                keys: JwtKeys::Jwks(source.clone()),
+                algorithms: algorithms.clone(),
+                issuer: Some(Arc::from("us")),
+                audience: Vec::new(),
+                leeway: Duration::ZERO,
+                require_exp: true,
+                max_lifetime: None,
+                types: Vec::new(),
+                service_name_claim: Arc::from("serviceName"),
+                claims: Default::default(),
+            }),
+            ..AuthPolicy::open()
+        };
+        let remote = Arc::new(RemoteKeySet::with_timing(source, &algorithms, timing));
+        let context = AuthContext {
+            workers: 2,
+            predecessor: None,
+        };
+        let authenticator = Authenticator::with_key_set(&policy, &context, Some(&remote)).unwrap();
+        Self {
+            authenticator,
+            worker: AuthWorker::new(0),
+        }
+    }
+
+    fn started(self) -> Self {
+        self.authenticator.start(&Handle::current());
+        self
+    }
+
+    async fn ask(&self, token: &str) -> Result<(), (Kind, &'static str)> {
+        let sent: Sent = get("/").with("authorization", &format!("Bearer {token}"));
+        let call = sent.call();
+        match self.authenticator.check(&call, &self.worker).await {
+            Ok(_) => Ok(()),
+            Err(denied) => Err((denied.kind, denied.reason)),
+        }
+    }
+
+    async fn until_ready(&self) {
+        until(|| self.authenticator.is_ready()).await;
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "the condition never came true");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const UNAVAILABLE: Result<(), (Kind, &str)> = Err((Kind::AuthUnavailable, "no_keys"));
+const UNKNOWN: Result<(), (Kind, &str)> = Err((Kind::CredentialInvalid, "unknown_key_id"));
+
+#[tokio::test]
+async fn down_at_start_then_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let service = Service::new(address, quick(), HOUR).started();
+    let good = token(Some("one"), "one");
+    assert!(!service.authenticator.is_ready());
+    assert_eq!(service.ask(&good).await, UNAVAILABLE);
+    // What is wrong without any key is wrong now too.
+    let bad = service.ask("eyJhbGciOiJub25lIn0.e30.").await;
+    assert_eq!(bad, Err((Kind::CredentialInvalid, "algorithm")));
+
+    let _server = Server::on(TcpListener::bind(address).unwrap(), Mood::Keys(vec!["one"]));
+    service.until_ready().await;
+    assert_eq!(service.ask(&good).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_rotation_is_noticed_by_the_first_token_of_the_new_key() {
+    let server = Server::start(Mood::Keys(vec!["one"]));
+    let service = Service::new(server.address, quick(), HOUR).started();
+    service.until_ready().await;
+    assert_eq!(service.ask(&token(Some("one"), "one")).await, Ok(()));
+    server.set(Mood::Keys(vec!["one", "two"]));
+    assert_eq!(service.ask(&token(Some("two"), "two")).await, Ok(()));
+    assert_eq!(service.ask(&token(Some("one"), "one")).await, Ok(()));
+    assert_eq!(server.served(), 2);
+}
+
+#[tokio::test]
+async fn tokens_without_kid_rotate_too() {
+    let server = Server::start(Mood::Keys(vec!["one"]));
+    let service = Service::new(server.address, quick(), HOUR).started();
+    service.until_ready().await;
+    server.set(Mood::Keys(vec!["two"]));
+    assert_eq!(service.ask(&token(None, "two")).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_dropped_key_is_refused_although_its_token_is_cached() {
+    let server = Server::start(Mood::Keys(vec!["one", "two"]));
+    let service = Service::new(server.address, quick(), HOUR).started();
+    service.until_ready().await;
+    let old = token(Some("one"), "one");
+    assert_eq!(service.ask(&old).await, Ok(()));
+    assert_eq!(service.ask(&old).await, Ok(()));
+    server.set(Mood::Keys(vec!["two"]));
+    // Any unknown key makes the set fresh; the dropped one then counts for nobody.
+    assert_eq!(service.ask(&token(Some("three"), "two")).await, UNKNOWN);
+    assert_eq!(service.ask(&old).await, UNKNOWN);
+    assert_eq!(service.ask(&token(Some("two"), "two")).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_kids_causes_one_fetch() {
+    let server = Server::start(Mood::Keys(vec!["one"]));
+    let service = Service::new(server.address, quick(), HOUR).started();
+    service.until_ready().await;
+    let asks: Vec<_> = (0..200)
+        .map(|number| token(Some(&format!("unknown-{number}")), "two"))
+        .collect();
+    let answers = futures_util::future::join_all(asks.iter().map(|token| service.ask(token)));
+    assert!(answers.await.iter().all(|answer| *answer == UNKNOWN));
+    for token in &asks {
+        assert_eq!(service.ask(token).await, UNKNOWN);
+    }
+    assert_eq!(server.served(), 2, "the first load, and one for the flood");
+}
+
+#[tokio::test]
+async fn after_the_pause_an_unknown_kid_may_ask_again() {
+    let mut timing = quick();
+    timing.pause = Duration::from_millis(50);
+    let server = Server::start(Mood::Keys(vec!["one"]));
+    let service = Service::new(server.address, timing, HOUR).started();
+    service.until_ready().await;
+    assert_eq!(service.ask(&token(Some("two"), "two")).await, UNKNOWN);
+    server.set(Mood::Keys(vec!["two"]));
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(service.ask(&token(Some("two"), "two")).await, Ok(()));
+    assert_eq!(server.served(), 3);
+}
+
+#[tokio::test]
+async fn a_server_that_misbehaves_changes_nothing() {
+    let too_many = vec!["one"; 33];
+    for mood in [
+        Mood::Raw(b"<html>down for maintenance</html>".to_vec()),
+        Mood::Raw(Vec::new()),
+        Mood::Raw(b"{\"keys\":".to_vec()),
+        Mood::Raw(document(&too_many)),
+        Mood::Raw(vec![b' '; 1024 * 1024 + 1]),
+        Mood::Status(500),
+        Mood::Status(404),
+        Mood::Status(302),
+        Mood::Status(204),
+        Mood::Hang,
+    ] {
+        let server = Server::start(Mood::Keys(vec!["one"]));
+        let service = Service::new(server.address, quick(), HOUR).started();
+        service.until_ready().await;
+        server.set(mood.clone());
+        // Nobody can tell whether a newer set knows this key: not a 401.
+        assert_eq!(
+            service.ask(&token(Some("two"), "two")).await,
+            UNAVAILABLE,
+            "{mood:?}"
+        );
+        assert_eq!(
+            service.ask(&token(Some("one"), "one")).await,
+            Ok(()),
+            "{mood:?}"
+        );
+        server.set(Mood::Keys(vec!["one", "two"]));
+        let generation = || service.authenticator.generation_for_tests();
+        until(|| generation() == 2).await;
+        assert_eq!(
+            service.ask(&token(Some("two"), "two")).await,
+            Ok(()),
+            "{mood:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn stale_keys_are_given_up_in_the_end() {
+    let mut timing = quick();
+    timing.min_lifetime = Duration::from_millis(50);
+    timing.default_lifetime = Duration::from_millis(50);
+    let server = Server::start(Mood::Keys(vec!["one"]));
+    let service = Service::new(server.address, timing, Duration::from_millis(300)).started();
+    service.until_ready().await;
+    let good = token(Some("one"), "one");
+    assert_eq!(service.ask(&good).await, Ok(()));
+    server.set(Mood::Status(500));
+    let failing = server.served();
+    until(|| server.served() > failing + 1).await;
+    assert_eq!(service.ask(&good).await, Ok(()), "stale keys still serve");
+    until(|| !service.authenticator.is_ready()).await;
+    assert_eq!(service.ask(&good).await, UNAVAILABLE);
+    server.set(Mood::Keys(vec!["one"]));
+    service.until_ready().await;
+    assert_eq!(service.ask(&good).await, Ok(()));
+}
+
+#[tokio::test]
+async fn an_empty_set_is_an_answer() {
+    let server = Server::start(Mood::Keys(vec!["one"]));
+    let service = Service::new(server.address, quick(), HOUR).started();
+    service.until_ready().await;
+    let old = token(Some("one"), "one");
+    assert_eq!(service.ask(&old).await, Ok(()));
+    server.set(Mood::Keys(vec![]));
+    assert_eq!(service.ask(&token(Some("two"), "two")).await, UNKNOWN);
+    assert_eq!(service.ask(&old).await, UNKNOWN);
+}
+
+#[tokio::test]
+async fn the_key_set_outlives_a_change_of_policy_and_its_task_does_not_outlive_it() {
+    let server = Server::start(Mood::Keys(vec!["one"]));
+    let service = Service::new(server.address, quick(), HOUR).started();
+    service.until_ready().await;
+    let mut policy = service.authenticator.policy_for_tests().clone();
+    policy.hide_credentials = true;
+    let context = AuthContext {
+        workers: 2,
+        predecessor: Some(&service.authenticator),
+    };
+    let next = Authenticator::from_policy(&policy, &context).unwrap();
+    assert!(next.is_ready(), "keys are kept");
+    let weak = Arc::downgrade(&next.key_set_for_tests().shared);
+    drop(service);
+    next.start(&Handle::current());
+    assert_eq!(server.served(), 1);
+    drop(next);
+    until(|| weak.strong_count() == 0).await;
+}
+
+#[test]
+fn explain_waits_for_nobody() {
+    let service = Service::new("127.0.0.1:9".parse().unwrap(), quick(), HOUR);
+    let good = token(Some("one"), "one");
+    let sent = get("/").with("authorization", &format!("Bearer {good}"));
+    let told = service.authenticator.explain(&sent.call());
+    assert_eq!(told.decision, crate::auth::Decision::Error);
+    assert_eq!(told.reason, AuthReason::NoKeys.as_str());
+}

@@ -1,0 +1,319 @@
+//! The cold client: a few requests a minute from the control runtime (key sets,
+//! span export), never from the data path.
+//!
+//! Redirects are not followed, answers are bounded, and the caller bounds the
+//! time.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower_service::Service;
+
+use crate::model::TlsClientSpec;
+
+/// Connections kept for the next request; one peer is asked one thing at a time.
+const MAX_IDLE: usize = 1;
+/// Longer than the usual pause between span exports.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a cold request failed. Names hosts and files, never header values.
+#[derive(Debug, thiserror::Error)]
+pub enum ColdError {
+    #[error("only http and https urls with a host are supported")]
+    Uri,
+    #[error("cannot read {path}: {reason}")]
+    File { path: PathBuf, reason: String },
+    #[error("no usable root certificates")]
+    NoRoots,
+    #[error("tls: {0}")]
+    Tls(rustls::Error),
+    #[error("connecting failed: {0}")]
+    Connect(String),
+    #[error("the exchange broke off: {0}")]
+    Broken(String),
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// An HTTP/1.1 client for one kind of TLS settings.
+#[derive(Debug, Clone)]
+pub struct ColdClient {
+    client: Client<Connector, Full<Bytes>>,
+}
+
+impl ColdClient {
+    /// A client that speaks plain HTTP, and HTTPS where `tls` is given.
+    pub fn new(tls: Option<Arc<ClientConfig>>, server_name: Option<Arc<str>>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = Connector {
+            tcp,
+            tls: tls.map(TlsConnector::from),
+            server_name,
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .build(connector);
+        Self { client }
+    }
+
+    /// A client for this URL: reads root certificates only if it needs them, on
+    /// a blocking thread.
+    ///
+    /// # Errors
+    /// Files that cannot be read or used.
+    pub async fn for_uri(uri: &Uri, tls: &TlsClientSpec) -> Result<Self, ColdError> {
+        if uri.scheme_str() != Some("https") {
+            return Ok(Self::new(None, None));
+        }
+        let spec = tls.clone();
+        let config = tokio::task::spawn_blocking(move || tls_config(&spec))
+            .await
+            .map_err(|_| ColdError::NoRoots)??;
+        Ok(Self::new(Some(config), tls.server_name.clone()))
+    }
+
+    /// Sends a request and reads the whole answer, at most `max_bytes` of body.
+    ///
+    /// # Errors
+    /// Anything that keeps the answer from being complete.
+    pub async fn send(
+        &self,
+        request: Request<Bytes>,
+        max_bytes: usize,
+    ) -> Result<Response<Bytes>, ColdError> {
+        let response = self
+            .client
+            .request(request.map(Full::new))
+            .await
+            .map_err(|error| {
+                let text = chain(&error);
+                if error.is_connect() {
+                    ColdError::Connect(text)
+                } else {
+                    ColdError::Broken(text)
+                }
+            })?;
+        let (head, body) = response.into_parts();
+        match Limited::new(body, max_bytes).collect().await {
+            Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => Err(ColdError::TooLarge(max_bytes)),
+            Err(error) => Err(ColdError::Broken(chain(&*error))),
+        }
+    }
+}
+
+/// An error with its causes, which alone tell what happened.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Client TLS settings: one crypto provider, passed explicitly; the named CA or
+/// the system's roots; the client certificate if there is one. ALPN is left to
+/// the caller.
+///
+/// # Errors
+/// Files that cannot be read or used.
+pub fn tls_config(spec: &TlsClientSpec) -> Result<Arc<ClientConfig>, ColdError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(ColdError::Tls)?
+        .with_root_certificates(roots(spec.ca.as_deref())?);
+    let config = match (&spec.cert, &spec.key) {
+        (Some(cert), Some(key)) => {
+            let key_der =
+                PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
+            builder
+                .with_client_auth_cert(certificates(cert)?, key_der)
+                .map_err(ColdError::Tls)?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, ColdError> {
+    let mut store = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                store.add(certificate).map_err(ColdError::Tls)?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            store.add_parsable_certificates(found.certs);
+        }
+    }
+    if store.is_empty() {
+        return Err(ColdError::NoRoots);
+    }
+    Ok(store)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ColdError> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &rustls::pki_types::pem::Error) -> ColdError {
+    ColdError::File {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// TCP, and TLS over it for `https`.
+#[derive(Clone)]
+struct Connector {
+    tcp: HttpConnector,
+    tls: Option<TlsConnector>,
+    /// Instead of the URL's host.
+    server_name: Option<Arc<str>>,
+}
+
+impl Service<Uri> for Connector {
+    type Response = ColdStream;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<ColdStream>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tcp.poll_ready(context).map_err(io::Error::other)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let is_tls = uri.scheme_str() == Some("https");
+        let tls = self.tls.clone();
+        let host = self
+            .server_name
+            .as_deref()
+            .or(uri.host())
+            .unwrap_or_default();
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+        let connecting = self.tcp.call(uri);
+        Box::pin(async move {
+            let tcp = connecting.await.map_err(io::Error::other)?.into_inner();
+            if !is_tls {
+                return Ok(ColdStream(TokioIo::new(Carrier::Plain(tcp))));
+            }
+            let tls = tls.ok_or_else(|| io::Error::other("no tls settings"))?;
+            let name = name.map_err(io::Error::other)?;
+            let stream = tls.connect(name, tcp).await?;
+            Ok(ColdStream(TokioIo::new(Carrier::Tls(Box::new(stream)))))
+        })
+    }
+}
+
+/// A connection as hyper wants it.
+struct ColdStream(TokioIo<Carrier>);
+
+enum Carrier {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection for ColdStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for ColdStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for ColdStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
