@@ -1,18 +1,26 @@
 //! Files and environment to validated settings, with every problem at once.
 //!
-//! raw → validated: [`load_process`] makes the settings of the process,
-//! [`Compiler`] turns a [`Tree`] into specs. Nothing here is on the data path.
+//! bytes → `source` (nodes that know their place, references resolved) →
+//! `raw` (the shape of CONFIG.md) → `compile` (specs). [`load_process`] makes
+//! the settings of the process, [`Compiler`] turns a [`Tree`] into specs.
+//! Nothing here is on the data path.
 
+mod address;
 mod compilation;
+mod compile;
 mod compiler;
-mod environment;
 mod problem;
 mod process;
+mod raw;
+mod report;
+pub mod schema;
+mod source;
+mod suggest;
 mod tree;
 
 pub use compilation::{Compilation, Compiled, Invalid, LocalService};
 pub use compiler::Compiler;
-pub use environment::Environment;
 pub use problem::{Problem, Severity};
-pub use process::{LoadedProcess, ProcessFlags, load_process};
+pub use process::{Environment, LoadedProcess, ProcessFlags, load_process, restart_needed};
+pub use source::{FileFault, read_regular};
 pub use tree::{FileContent, MAX_FILE_BYTES, Tree, TreeFile};

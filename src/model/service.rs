@@ -159,7 +159,8 @@ pub struct DependencySpec {
     pub addresses: Vec<Address>,
     pub local_port: Option<u16>,
     pub required: bool,
-    /// How its state is probed when it has no sidecar.
+    /// How its state is probed: with a sidecar and unless written otherwise, by
+    /// that sidecar's `/health?scope=self`.
     pub health_check: HealthCheckSpec,
     /// Whether a sidecar of ours fronts it (`/health?scope=self`).
     pub has_sidecar: bool,
@@ -324,6 +325,8 @@ pub struct TlsServerSpec {
     /// `clientCert: require`; with a CA and `false`, certificates are optional.
     pub require_client_cert: bool,
     pub min_version: TlsVersion,
+    /// SHA-256 over the contents of the files.
+    pub digest: [u8; 32],
 }
 
 /// Lowest TLS version accepted.
@@ -342,6 +345,8 @@ pub struct TlsClientSpec {
     pub key: Option<PathBuf>,
     /// Overrides the host for SNI and verification.
     pub server_name: Option<Arc<str>>,
+    /// SHA-256 over the contents of the files.
+    pub digest: [u8; 32],
 }
 
 /// `tracing`, when on.

@@ -1,0 +1,106 @@
+//! The compiler through its front door: files and environment in, specs out.
+
+use super::*;
+use crate::config::process::{ProcessFlags, load_process};
+use crate::model::{Requirement, Strategy};
+
+/// A tree in memory, in a folder that exists.
+struct Case {
+    folder: tempfile::TempDir,
+    files: BTreeMap<String, String>,
+    environment: Vec<(String, String)>,
+    flags: ProcessFlags,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("folder"),
+            files: BTreeMap::new(),
+            environment: Vec::new(),
+            flags: ProcessFlags::default(),
+        }
+    }
+
+    fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.insert(name.to_owned(), text.to_owned());
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn tree(&self) -> Tree {
+        let root = self.folder.path().join("services");
+        let files = self
+            .files
+            .iter()
+            .map(|(key, text)| {
+                let (domain, name) = key.split_once('/').expect("domain/name");
+                let folder = root.join(domain).join(name);
+                std::fs::create_dir_all(&folder).expect("folder");
+                TreeFile {
+                    name: ServiceName::new(domain, name).expect("name"),
+                    path: folder.join("service.config.yaml"),
+                    shown: PathBuf::from(format!("services/{key}/service.config.yaml")),
+                    folder,
+                    content: FileContent::Bytes(Arc::from(text.as_bytes())),
+                }
+            })
+            .collect();
+        Tree {
+            root,
+            files,
+            problems: Vec::new(),
+        }
+    }
+
+    fn compiler(&self) -> Compiler {
+        let environment = Environment::from_pairs(self.environment.clone());
+        let process = load_process(&self.flags, &environment).expect("settings");
+        Compiler::new(process, environment)
+    }
+
+    fn compile(&self) -> Compilation {
+        self.compiler().compile(&self.tree())
+    }
+
+    /// Every problem as it is printed.
+    fn problems(&self) -> String {
+        texts(&self.compile())
+    }
+}
+
+fn texts(compilation: &Compilation) -> String {
+    let texts: Vec<String> = compilation
+        .problems
+        .iter()
+        .map(Problem::to_string)
+        .collect();
+    texts.join("\n")
+}
+
+fn one(text: &str) -> Case {
+    Case::new().file("shop/cart", text)
+}
+
+fn spec(compilation: &Compilation, name: &str) -> Arc<ServiceSpec> {
+    let found = compilation
+        .services
+        .iter()
+        .find(|(key, _)| key.key() == name)
+        .map(|(_, compiled)| compiled);
+    match found {
+        Some(Compiled::Local(LocalService { spec: Ok(spec), .. })) => Arc::clone(spec),
+        other => panic!("{name}: {other:?}\n{}", texts(compilation)),
+    }
+}
+
+#[test]
+fn smoke() {
+    let compiled = one("port: 3001\nupstream: 8080\nauth: none\n").compile();
+    assert_eq!(texts(&compiled), "");
+    assert_eq!(spec(&compiled, "shop/cart").port, 3001);
+}

@@ -1,0 +1,217 @@
+//! Settings of the process: flags over environment over file over defaults.
+
+mod cpu;
+mod environment;
+mod framework;
+mod overlay;
+mod settings;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::problem::Problem;
+use super::raw::{RawProcess, RawProcessDatabase, RawProcessTracing};
+use super::report::Report;
+use super::source::{
+    Bounds, FileFault, Files, Mark, Missing, Node, Place, Places, Reader, Resolver, deserialize,
+    read, read_regular,
+};
+use crate::model::ProcessSettings;
+
+pub use environment::Environment;
+pub(crate) use framework::Framework;
+pub use settings::restart_needed;
+
+/// Read when it exists and no other file is named.
+const DEFAULT_FILE: &str = "config/outrigger.yaml";
+
+/// What the command line says; it wins over everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProcessFlags {
+    /// `--config`: the process file; `None` = `config/outrigger.yaml` if it exists.
+    pub config: Option<PathBuf>,
+    /// `--services`: the tree.
+    pub services: Option<PathBuf>,
+    /// `--service`: the local services; empty = not given.
+    pub service: Vec<String>,
+    /// `--port-offset`: added to every public port.
+    pub port_offset: u16,
+    /// `--log-level`.
+    pub log_level: Option<String>,
+    /// `check --no-secrets`: references count as present.
+    pub no_secrets: bool,
+}
+
+/// The settings of the process and what its file says about services.
+#[derive(Clone)]
+pub struct LoadedProcess {
+    pub settings: Arc<ProcessSettings>,
+    /// Nothing here stops the process.
+    pub warnings: Vec<Problem>,
+    /// Worth one INFO line each.
+    pub notes: Vec<String>,
+    /// The process file and every file it names: a change of one of them is a
+    /// reason to load again.
+    pub referenced: BTreeSet<PathBuf>,
+    pub(crate) defaults: Arc<Defaults>,
+}
+
+impl fmt::Debug for LoadedProcess {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("LoadedProcess")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the process says about its services.
+#[derive(Debug)]
+pub(crate) struct Defaults {
+    pub(crate) port_offset: u16,
+    /// Whether the local services were named by `--service`.
+    pub(crate) local_from_flag: bool,
+    /// Missing references count as present.
+    pub(crate) no_secrets: bool,
+    pub(crate) framework: Framework,
+    pub(crate) database: RawProcessDatabase,
+    pub(crate) tracing: RawProcessTracing,
+    /// Of the process's settings.
+    pub(crate) places: Arc<Places>,
+}
+
+/// Loads the settings: flags over environment over file over defaults.
+///
+/// # Errors
+/// Every problem that keeps the process from starting, and the warnings.
+pub fn load_process(
+    flags: &ProcessFlags,
+    environment: &Environment,
+) -> Result<LoadedProcess, Vec<Problem>> {
+    let mut referenced = BTreeSet::new();
+    let (mut node, config_dir) = process_file(flags, environment, &mut referenced)?;
+    let mut notes = Vec::new();
+    let mut warnings = overlay::apply(&mut node, environment, &mut notes);
+    flag_overlay(&mut node, flags);
+
+    let folder = config_dir
+        .clone()
+        .unwrap_or_else(|| std::path::absolute(".").unwrap_or_default());
+    let mut files = Files::default();
+    let mut resolver = Resolver {
+        environment,
+        reader: Reader::Process,
+        missing: if flags.no_secrets {
+            Missing::Tolerated
+        } else {
+            Missing::Error
+        },
+        folder: &folder,
+        bounds: &Bounds::Anywhere,
+        files: &mut files,
+        read: std::collections::BTreeMap::new(),
+        problems: Vec::new(),
+    };
+    resolver.resolve(&mut node, "");
+    let mut problems = resolver.problems;
+    referenced.extend(resolver.read.into_keys());
+    let raw: RawProcess = match deserialize(&node) {
+        Ok(raw) => raw,
+        Err(faults) => {
+            problems.extend(faults);
+            problems.extend(warnings);
+            return Err(problems);
+        }
+    };
+    let places = Arc::new(Places::of(&node));
+    let mut report = Report::new(None, Arc::clone(&places));
+    let framework = Framework::read(environment, &mut report, &mut notes);
+    let settings = settings::compile(
+        &raw,
+        &settings::Around {
+            flags,
+            framework: &framework,
+            config_dir,
+            folder: &folder,
+        },
+        &mut report,
+    );
+    for problem in report.into_problems() {
+        if problem.is_error() {
+            problems.push(problem);
+        } else {
+            warnings.push(problem);
+        }
+    }
+    if !problems.is_empty() {
+        problems.extend(warnings);
+        return Err(problems);
+    }
+    Ok(LoadedProcess {
+        settings: Arc::new(settings),
+        warnings,
+        notes,
+        referenced,
+        defaults: Arc::new(Defaults {
+            port_offset: flags.port_offset,
+            local_from_flag: !flags.service.is_empty(),
+            no_secrets: flags.no_secrets,
+            framework,
+            database: raw.database.unwrap_or_default(),
+            tracing: raw.tracing.unwrap_or_default(),
+            places,
+        }),
+    })
+}
+
+/// Reads the process file: its tree, empty without a file, and its folder.
+fn process_file(
+    flags: &ProcessFlags,
+    environment: &Environment,
+    referenced: &mut BTreeSet<PathBuf>,
+) -> Result<(Node, Option<PathBuf>), Vec<Problem>> {
+    let named = flags
+        .config
+        .clone()
+        .or_else(|| environment.value("OUTRIGGER_CONFIG").map(PathBuf::from));
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+    let shown: Arc<Path> = Arc::from(path.as_path());
+    let whole = Place::File {
+        file: Arc::clone(&shown),
+        mark: Mark::default(),
+    };
+    let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+    referenced.insert(absolute.clone());
+    let folder = absolute.parent().map(Path::to_path_buf);
+    match read_regular(&absolute) {
+        // An empty process file sets nothing and opens nothing.
+        Ok(bytes) if bytes.trim_ascii().is_empty() => Ok((Node::map(whole), folder)),
+        Ok(bytes) => match read(&bytes, &shown) {
+            Ok(node) => Ok((node, folder)),
+            Err(problem) => Err(vec![problem]),
+        },
+        Err(FileFault::Missing) if named.is_none() => Ok((Node::map(Place::Flag("default")), None)),
+        Err(fault) => Err(vec![Problem::error(whole.origin(""), fault.to_string())]),
+    }
+}
+
+/// Flags as if they stood in the file.
+fn flag_overlay(node: &mut Node, flags: &ProcessFlags) {
+    let mut set = |path: &[&str], name: &'static str, text: &str| {
+        let place = Place::Flag(name);
+        let mut value = Node::scalar(place, text);
+        if let super::source::Value::Scalar(scalar) = &mut value.value {
+            // A literal: what a shell was given has been expanded already.
+            scalar.text = scalar.text.replace("${", "$${");
+        }
+        node.set(path, value);
+    };
+    if let Some(services) = &flags.services {
+        set(&["servicesDir"], "--services", &services.to_string_lossy());
+    }
+    if let Some(level) = &flags.log_level {
+        set(&["log", "level"], "--log-level", level);
+    }
+}
