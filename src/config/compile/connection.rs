@@ -1,8 +1,8 @@
 //! Where a service's database is, who logs in, and what its names are.
 
 use super::postgres_url::{self, PostgresUrl};
-use crate::config::process::{Defaults, Framework};
-use crate::config::raw::{RawDatabase, RawIsolation, RawSecret, RawTlsMode};
+use crate::config::process::{Defaults, FrameworkDatabase};
+use crate::config::raw::{RawDatabase, RawIsolation, RawTlsMode};
 use crate::model::{DatabaseIsolation, ServiceName};
 use crate::secret::Secret;
 
@@ -15,6 +15,20 @@ pub(in crate::config) struct DatabaseClaim {
     pub(in crate::config) database: String,
     /// `None` when the whole database is its own.
     pub(in crate::config) schema: Option<String>,
+}
+
+/// The parts that a block names one by one.
+macro_rules! pieces {
+    ($block:expr) => {
+        PostgresUrl {
+            host: $block.host.clone(),
+            port: $block.port,
+            database: $block.database.clone(),
+            user: $block.user.clone(),
+            password: $block.password.as_ref().map(|one| one.0.clone()),
+            ..PostgresUrl::default()
+        }
+    };
 }
 
 /// Where the database is and who logs in, from every layer.
@@ -44,80 +58,43 @@ impl Connection {
     /// The service's file over the environment over the process's file. A host
     /// brings its own port; every other part may come from a lower layer.
     pub(super) fn new(raw: &RawDatabase, defaults: &Defaults) -> Self {
-        let mut connection = Self::default();
-        let mut url = |written: Option<&Secret>, fault: fn(&'static str) -> Fault| {
-            let text = written?.expose_str().filter(|text| !text.is_empty())?;
-            match postgres_url::parse(text) {
-                Ok(url) => Some(url),
-                Err(message) => {
-                    connection.faults.push(fault(message));
-                    None
-                }
-            }
-        };
-        let secret = |written: &Option<RawSecret>| written.as_ref().map(|one| one.0.clone());
-        let Framework { database: env, .. } = &defaults.framework;
-        let process = &defaults.database;
-        let own = url(secret(&raw.url).as_ref(), |message| {
-            Fault::Key("database.url", message)
-        });
-        let named = url(env.url.as_ref(), |message| {
-            Fault::Variable("DATABASE_URL", message)
-        });
-        let below = url(secret(&process.url).as_ref(), |message| {
-            Fault::Key("database.url", message)
-        });
-        let (own, named, below) = (
-            own.unwrap_or_default(),
-            named.unwrap_or_default(),
-            below.unwrap_or_default(),
+        let mut faults = Vec::new();
+        let own = over(
+            pieces!(raw),
+            parse(raw.url.as_ref().map(|url| &url.0), &mut faults, |message| {
+                Fault::Key("database.url", message)
+            }),
         );
-        let pieces = |host: Option<String>, port: Option<u16>| PostgresUrl {
-            host,
-            port,
-            ..PostgresUrl::default()
-        };
-        let env_host = env.host.as_ref().map(|(_, host)| host.clone());
-        let env_pieces = pieces(env_host, env.port.map(|(_, port)| port));
-        let layers = [
-            &own,
-            &pieces(raw.host.clone(), raw.port),
-            &named,
-            &env_pieces,
-            &below,
-            &pieces(process.host.clone(), process.port),
-        ];
-        let place = layers.iter().find(|layer| layer.host.is_some());
-        connection.host = place.and_then(|layer| layer.host.clone());
-        connection.port = raw
-            .port
-            .or(place.and_then(|layer| layer.port))
-            .unwrap_or(5432);
-        let env_text =
-            |value: &Option<(&'static str, String)>| value.as_ref().map(|(_, text)| text.clone());
-        connection.own_database = raw.database.clone().or(own.database);
-        connection.base_database = named
-            .database
-            .or(env_text(&env.database))
-            .or(process.database.clone())
-            .or(below.database);
-        connection.user = raw
-            .user
-            .clone()
-            .or(own.user)
-            .or(named.user)
-            .or(env_text(&env.user))
-            .or(process.user.clone())
-            .or(below.user);
-        connection.password = secret(&raw.password)
-            .or(own.password)
-            .or(named.password)
-            .or(env.password.as_ref().map(|(_, password)| password.clone()))
-            .or(secret(&process.password))
-            .or(below.password);
-        connection.tls = own.tls.or(named.tls).or(below.tls);
-        connection.ignored = [own.ignored, named.ignored, below.ignored].concat();
-        connection
+        let env = &defaults.framework.database;
+        let named = over(
+            parse(env.url.as_ref(), &mut faults, |message| {
+                Fault::Variable("DATABASE_URL", message)
+            }),
+            variables(env),
+        );
+        let process = &defaults.database;
+        let below = over(
+            pieces!(process),
+            parse(
+                process.url.as_ref().map(|url| &url.0),
+                &mut faults,
+                |message| Fault::Key("database.url", message),
+            ),
+        );
+        let own_database = own.database.clone();
+        let base_database = named.database.clone().or_else(|| below.database.clone());
+        let all = over(own, over(named, below));
+        Self {
+            host: all.host,
+            port: all.port.unwrap_or(5432),
+            own_database,
+            base_database,
+            user: all.user,
+            password: all.password,
+            tls: all.tls,
+            faults,
+            ignored: all.ignored,
+        }
     }
 
     /// The file over the environment over the process's file.
@@ -146,6 +123,55 @@ impl Connection {
             }
             (None, None, _) => None,
         }
+    }
+}
+
+/// A URL's parts; none of them without a URL or after a fault.
+fn parse(
+    written: Option<&Secret>,
+    faults: &mut Vec<Fault>,
+    fault: fn(&'static str) -> Fault,
+) -> PostgresUrl {
+    let text = written
+        .and_then(Secret::expose_str)
+        .filter(|text| !text.is_empty());
+    match text.map(postgres_url::parse) {
+        None => PostgresUrl::default(),
+        Some(Ok(url)) => url,
+        Some(Err(message)) => {
+            faults.push(fault(message));
+            PostgresUrl::default()
+        }
+    }
+}
+
+fn variables(env: &FrameworkDatabase) -> PostgresUrl {
+    let text =
+        |value: &Option<(&'static str, String)>| value.as_ref().map(|(_, text)| text.clone());
+    PostgresUrl {
+        host: text(&env.host),
+        port: env.port.map(|(_, port)| port),
+        database: text(&env.database),
+        user: text(&env.user),
+        password: env.password.as_ref().map(|(_, password)| password.clone()),
+        ..PostgresUrl::default()
+    }
+}
+
+/// The upper layer where it says something, else the lower one.
+fn over(upper: PostgresUrl, lower: PostgresUrl) -> PostgresUrl {
+    let (host, port) = match upper.host {
+        Some(host) => (Some(host), upper.port),
+        None => (lower.host, upper.port.or(lower.port)),
+    };
+    PostgresUrl {
+        host,
+        port,
+        database: upper.database.or(lower.database),
+        user: upper.user.or(lower.user),
+        password: upper.password.or(lower.password),
+        tls: upper.tls.or(lower.tls),
+        ignored: [upper.ignored, lower.ignored].concat(),
     }
 }
 

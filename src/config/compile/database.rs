@@ -28,20 +28,7 @@ pub(super) fn compile(
     let host = find_host(&connection, context)?;
     let isolation = Connection::isolation(raw, context.defaults);
     let database = connection.database(isolation, context.name);
-    if database.is_none() {
-        context.report.error_hint(
-            "database",
-            "no database is named",
-            "set POSTGRES_DB, or `database.database`",
-        );
-    }
-    if connection.user.is_none() && !context.tolerant {
-        context.report.error_hint(
-            "database",
-            "no user is named",
-            "set POSTGRES_USER, or `database.user`",
-        );
-    }
+    needed(&connection, database.is_none(), context);
     let database = database.unwrap_or_default();
     let role = role(raw, context.name, context.defaults);
     let schema = raw.schema.clone().unwrap_or_else(|| match isolation {
@@ -104,6 +91,24 @@ pub(super) fn compile(
             Some(RawReset::Always) | None => DatabaseReset::Always,
         },
     })
+}
+
+/// What no layer gave.
+fn needed(connection: &Connection, lacks_database: bool, context: &mut Context<'_>) {
+    if lacks_database {
+        context.report.error_hint(
+            "database",
+            "no database is named",
+            "set POSTGRES_DB, or `database.database`",
+        );
+    }
+    if connection.user.is_none() && !context.tolerant {
+        context.report.error_hint(
+            "database",
+            "no user is named",
+            "set POSTGRES_USER, or `database.user`",
+        );
+    }
 }
 
 fn report_connection(raw: &RawDatabase, connection: &Connection, context: &mut Context<'_>) {

@@ -20,19 +20,50 @@ pub(super) fn compile(written: Option<&RawHook>, context: &mut Context<'_>) -> O
         );
         return None;
     };
-    let url = match &written.url {
-        Some(url) => url.clone(),
-        None => {
-            context.report.error("auth.hook", "needs `url`");
-            String::new()
-        }
-    };
+    let is_https = check(written, context);
+    let request_headers = written
+        .request_headers
+        .as_ref()
+        .map(|list| headers(list, "auth.hook.requestHeaders", false, context));
+    let response_headers = written
+        .response_headers
+        .as_ref()
+        .map(|list| headers(list, "auth.hook.responseHeaders", true, context))
+        .unwrap_or_default();
+    let tls = is_https.then(|| {
+        let tls = written.tls.clone().unwrap_or_default();
+        tls::client(&tls, "auth.hook.tls", context)
+    });
+    Some(HookPolicy {
+        url: written.url.clone().unwrap_or_default(),
+        preset: written.preset.map(|preset| match preset {
+            RawHookPreset::Traefik => HookPreset::Traefik,
+            RawHookPreset::Nginx => HookPreset::Nginx,
+            RawHookPreset::Envoy => HookPreset::Envoy,
+            RawHookPreset::Caddy => HookPreset::Caddy,
+        }),
+        timeout: context.duration(
+            "auth.hook.timeout",
+            written.timeout,
+            Duration::from_millis(500),
+        ),
+        fail_open: written.fail_open.unwrap_or(false),
+        request_headers,
+        response_headers,
+        sign_in: written.sign_in.clone(),
+        cache: written.cache.map_or(Duration::ZERO, |cache| cache.0),
+        max_in_flight: context.count("auth.hook.maxInFlight", written.max_in_flight, 256),
+        tls,
+    })
+}
+
+/// Checks what is written about the hook's place; gives whether TLS is spoken.
+fn check(written: &RawHook, context: &mut Context<'_>) -> bool {
     let mut is_https = false;
-    if written.url.is_some() {
-        match parse_url(&url) {
-            Ok(uri) => is_https = uri.scheme_str() == Some("https"),
-            Err(message) => context.report.error("auth.hook.url", message),
-        }
+    match written.url.as_deref().map(parse_url) {
+        None => context.report.error("auth.hook", "needs `url`"),
+        Some(Ok(uri)) => is_https = uri.scheme_str() == Some("https"),
+        Some(Err(message)) => context.report.error("auth.hook.url", message),
     }
     if written.tls.is_some() && !is_https {
         context
@@ -53,40 +84,7 @@ pub(super) fn compile(written: Option<&RawHook>, context: &mut Context<'_>) -> O
             "requests pass without identity while the hook fails",
         );
     }
-    let request_headers = written
-        .request_headers
-        .as_ref()
-        .map(|list| headers(list, "auth.hook.requestHeaders", false, context));
-    let response_headers = written
-        .response_headers
-        .as_ref()
-        .map(|list| headers(list, "auth.hook.responseHeaders", true, context))
-        .unwrap_or_default();
-    let tls = is_https.then(|| {
-        let tls = written.tls.clone().unwrap_or_default();
-        tls::client(&tls, "auth.hook.tls", context)
-    });
-    Some(HookPolicy {
-        url,
-        preset: written.preset.map(|preset| match preset {
-            RawHookPreset::Traefik => HookPreset::Traefik,
-            RawHookPreset::Nginx => HookPreset::Nginx,
-            RawHookPreset::Envoy => HookPreset::Envoy,
-            RawHookPreset::Caddy => HookPreset::Caddy,
-        }),
-        timeout: context.duration(
-            "auth.hook.timeout",
-            written.timeout,
-            Duration::from_millis(500),
-        ),
-        fail_open: written.fail_open.unwrap_or(false),
-        request_headers,
-        response_headers,
-        sign_in: written.sign_in.clone(),
-        cache: written.cache.map_or(Duration::ZERO, |cache| cache.0),
-        max_in_flight: context.count("auth.hook.maxInFlight", written.max_in_flight, 256),
-        tls,
-    })
+    is_https
 }
 
 /// Header names in lower case; of the answer only those the app may be given.

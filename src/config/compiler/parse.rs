@@ -44,12 +44,14 @@ pub(super) fn parse(
     };
     let node = match &file.content {
         FileContent::Bytes(bytes) => read(bytes, &shown),
-        FileContent::Unreadable(reason) => Err(Problem::error(whole.origin(""), reason.clone())),
+        FileContent::Unreadable(reason) => {
+            Err(Box::new(Problem::error(whole.origin(""), reason.clone())))
+        }
     };
     let mut node = match node {
         Ok(node) => node,
         Err(problem) => {
-            return Parsed::broken(file, role, &Node::map(whole), vec![problem]);
+            return Parsed::broken(file, role, &Node::map(whole), vec![*problem]);
         }
     };
     if !role.is_local {

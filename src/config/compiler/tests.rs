@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::config::process::{ProcessFlags, load_process};
-use crate::model::{Requirement, Strategy};
 
 /// A tree in memory, in a folder that exists.
 struct Case {
@@ -103,4 +102,25 @@ fn smoke() {
     let compiled = one("port: 3001\nupstream: 8080\nauth: none\n").compile();
     assert_eq!(texts(&compiled), "");
     assert_eq!(spec(&compiled, "shop/cart").port, 3001);
+}
+
+#[test]
+fn the_framework_files_compile_unchanged() {
+    let case = Case::new()
+        .file("ecommerce/users", r#"{"name":"users","version":"1.0.0","port":3001,"domain":"ecommerce","description":"User management","dependencies":[],"healthCheck":"/health","database":{"isolation":"shared","migrations":true},"auth":{"strategy":"api-key"},"tracing":{"enabled":true,"samplingRate":1.0}}"#)
+        .file("ecommerce/orders", r#"{"name":"orders","version":"1.0.0","port":3002,"domain":"ecommerce","description":"Orders","dependencies":["users","payments"],"healthCheck":"/health","database":{"isolation":"shared","migrations":true},"auth":{"strategy":"jwt"},"tracing":{"enabled":true,"samplingRate":0.5}}"#)
+        .file("ecommerce/payments", r#"{"name":"payments","version":"1.0.0","port":3003,"domain":"ecommerce","description":"Payments","dependencies":["orders"],"healthCheck":"/health","database":{"isolation":"isolated","migrations":true},"auth":{"strategy":"none"},"tracing":{"enabled":true,"samplingRate":0.1}}"#)
+        .env("MICROSERVICES", "true")
+        .env("SERVICES", "users,orders,payments")
+        .env("SERVICE_API_KEY", "k3y-k3y-k3y-k3y-k3y-k3y-k3y")
+        .env("SERVICE_JWT_SECRET", "s3cret-s3cret-s3cret-s3cret-s3cret")
+        .env("MICROSERVICES_TRACING", "true")
+        .env("MICROSERVICES_TRACING_RATE", "50")
+        .env("DATABASE_ISOLATION", "shared")
+        .env("POSTGRES_HOST", "localhost")
+        .env("POSTGRES_DB", "zintrust")
+        .env("POSTGRES_USER", "postgres")
+        .env("POSTGRES_PASSWORD", "swordfish")
+        .env("POSTGRES_PORT", "tcp://10.0.0.1:5432");
+    assert_eq!(case.problems(), "");
 }

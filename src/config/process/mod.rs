@@ -6,7 +6,7 @@ mod framework;
 mod overlay;
 mod settings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::source::{
 use crate::model::ProcessSettings;
 
 pub use environment::Environment;
-pub(crate) use framework::Framework;
+pub(crate) use framework::{Framework, FrameworkDatabase};
 pub use settings::restart_needed;
 
 /// Read when it exists and no other file is named.
@@ -99,24 +99,7 @@ pub fn load_process(
     let folder = config_dir
         .clone()
         .unwrap_or_else(|| std::path::absolute(".").unwrap_or_default());
-    let mut files = Files::default();
-    let mut resolver = Resolver {
-        environment,
-        reader: Reader::Process,
-        missing: if flags.no_secrets {
-            Missing::Tolerated
-        } else {
-            Missing::Error
-        },
-        folder: &folder,
-        bounds: &Bounds::Anywhere,
-        files: &mut files,
-        read: std::collections::BTreeMap::new(),
-        problems: Vec::new(),
-    };
-    resolver.resolve(&mut node, "");
-    let mut problems = resolver.problems;
-    referenced.extend(resolver.read.into_keys());
+    let mut problems = resolve(&mut node, &folder, (flags, environment), &mut referenced);
     let raw: RawProcess = match deserialize(&node) {
         Ok(raw) => raw,
         Err(faults) => {
@@ -166,6 +149,33 @@ pub fn load_process(
     })
 }
 
+/// Resolves the references of the process's file, which sees everything.
+fn resolve(
+    node: &mut Node,
+    folder: &Path,
+    (flags, environment): (&ProcessFlags, &Environment),
+    referenced: &mut BTreeSet<PathBuf>,
+) -> Vec<Problem> {
+    let mut files = Files::default();
+    let mut resolver = Resolver {
+        environment,
+        reader: Reader::Process,
+        missing: if flags.no_secrets {
+            Missing::Tolerated
+        } else {
+            Missing::Error
+        },
+        folder,
+        bounds: &Bounds::Anywhere,
+        files: &mut files,
+        read: BTreeMap::new(),
+        problems: Vec::new(),
+    };
+    resolver.resolve(node, "");
+    referenced.extend(resolver.read.into_keys());
+    resolver.problems
+}
+
 /// Reads the process file: its tree, empty without a file, and its folder.
 fn process_file(
     flags: &ProcessFlags,
@@ -190,7 +200,7 @@ fn process_file(
         Ok(bytes) if bytes.trim_ascii().is_empty() => Ok((Node::map(whole), folder)),
         Ok(bytes) => match read(&bytes, &shown) {
             Ok(node) => Ok((node, folder)),
-            Err(problem) => Err(vec![problem]),
+            Err(problem) => Err(vec![*problem]),
         },
         Err(FileFault::Missing) if named.is_none() => Ok((Node::map(Place::Flag("default")), None)),
         Err(fault) => Err(vec![Problem::error(whole.origin(""), fault.to_string())]),

@@ -23,7 +23,4 @@ pub(crate) use service::{
     RawHealthCheck, RawHealthDetails, RawLimits, RawPropagation, RawProtocol, RawService,
     RawTlsClient, RawTlsServer, RawTlsVersion, RawTracing, RawTrustParent, RawUpstream,
 };
-pub(crate) use values::{OneOrMany, RawDuration, RawSecret, RawSize, Short};
-
-#[cfg(test)]
-pub(crate) use values::{parse_duration, parse_size};
+pub(crate) use values::{OneOrMany, RawDuration, RawSize, Short};

@@ -22,7 +22,7 @@ const DURATION_FORM: &str = "a duration such as 300ms, 5s, 30m or 24h";
 const SIZE_FORM: &str = "a size such as 512, 64KiB or 10MiB";
 
 /// Parses a duration: a whole number and a unit, nothing else.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -40,7 +40,7 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// Parses a size in bytes: a whole number and perhaps a binary unit.
-pub(crate) fn parse_size(text: &str) -> Option<u64> {
+fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split_number(text)?;
     let factor: u64 = match unit {
         "" | "B" => 1,

@@ -24,12 +24,12 @@ const MAX_NODES: usize = 100_000;
 ///
 /// # Errors
 /// The first thing that is wrong with the text.
-pub(crate) fn read(bytes: &[u8], shown: &Arc<Path>) -> Result<Node, Problem> {
+pub(crate) fn read(bytes: &[u8], shown: &Arc<Path>) -> Result<Node, Box<Problem>> {
     let whole = Place::File {
         file: Arc::clone(shown),
         mark: Mark::default(),
     };
-    let refuse = |message: String| Problem::error(whole.origin(""), message);
+    let refuse = |message: String| Box::new(Problem::error(whole.origin(""), message));
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(refuse("is larger than 1 MiB".to_owned()));
     }
@@ -46,8 +46,10 @@ pub(crate) fn read(bytes: &[u8], shown: &Arc<Path>) -> Result<Node, Problem> {
         }
     };
     if text.trim().is_empty() {
-        return Err(refuse("is empty".to_owned())
-            .hint("write `{}` for a service that needs nothing but the defaults"));
+        let mut problem = refuse("is empty".to_owned());
+        problem.hint =
+            Some("write `{}` for a service that needs nothing but the defaults".to_owned());
+        return Err(problem);
     }
     // Tabs between the tokens of JSON are white space there, but indentation in
     // YAML; inside JSON strings a raw tab is not allowed anyway.
@@ -77,16 +79,18 @@ struct Reader<'input> {
 }
 
 impl<'input> Reader<'input> {
-    fn document(&mut self) -> Result<Node, Problem> {
+    fn document(&mut self) -> Result<Node, Box<Problem>> {
         let mut root = None;
         loop {
             let (event, span) = self.next()?;
             match event {
                 Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 Event::DocumentStart(_) if root.is_some() => {
-                    return Err(self
-                        .refuse(span, "a second document begins here")
-                        .hint("one file holds one service"));
+                    return Err(self.hinted(
+                        span,
+                        "a second document begins here",
+                        "one file holds one service",
+                    ));
                 }
                 Event::DocumentStart(_) => {}
                 Event::StreamEnd => break,
@@ -96,15 +100,20 @@ impl<'input> Reader<'input> {
         let place = self.place(Mark { line: 1, column: 1 });
         match root {
             Some(node) if matches!(node.value, Value::Map(_)) => Ok(Node { place, ..node }),
-            Some(_) => Err(Problem::error(
+            Some(_) => Err(Box::new(Problem::error(
                 place.origin(""),
                 "holds no keys at its top level",
-            )),
-            None => Err(Problem::error(place.origin(""), "is empty")),
+            ))),
+            None => Err(Box::new(Problem::error(place.origin(""), "is empty"))),
         }
     }
 
-    fn node(&mut self, event: Event<'input>, span: Span, depth: usize) -> Result<Node, Problem> {
+    fn node(
+        &mut self,
+        event: Event<'input>,
+        span: Span,
+        depth: usize,
+    ) -> Result<Node, Box<Problem>> {
         if depth > MAX_DEPTH {
             return Err(self.refuse(span, format!("nested deeper than {MAX_DEPTH} levels")));
         }
@@ -121,9 +130,11 @@ impl<'input> Reader<'input> {
             _ => (0, false),
         };
         if anchor != 0 {
-            return Err(self
-                .refuse(span, "anchors and aliases are not supported")
-                .hint("write the value out"));
+            return Err(self.hinted(
+                span,
+                "anchors and aliases are not supported",
+                "write the value out",
+            ));
         }
         if tagged {
             return Err(self.refuse(span, "tags (`!…`) are not supported"));
@@ -138,7 +149,7 @@ impl<'input> Reader<'input> {
         Ok(Node { place, value })
     }
 
-    fn list(&mut self, depth: usize) -> Result<Value, Problem> {
+    fn list(&mut self, depth: usize) -> Result<Value, Box<Problem>> {
         let mut items = Vec::new();
         loop {
             let (event, span) = self.next()?;
@@ -149,7 +160,7 @@ impl<'input> Reader<'input> {
         }
     }
 
-    fn map(&mut self, depth: usize) -> Result<Value, Problem> {
+    fn map(&mut self, depth: usize) -> Result<Value, Box<Problem>> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut seen = std::collections::HashSet::new();
         loop {
@@ -174,7 +185,7 @@ impl<'input> Reader<'input> {
         }
     }
 
-    fn next(&mut self) -> Result<(Event<'input>, Span), Problem> {
+    fn next(&mut self) -> Result<(Event<'input>, Span), Box<Problem>> {
         match self.parser.next_event() {
             Some(Ok(event)) => Ok(event),
             Some(Err(error)) => {
@@ -182,20 +193,26 @@ impl<'input> Reader<'input> {
                     line: narrow(error.marker().line()),
                     column: narrow(error.marker().col() + 1),
                 };
-                Err(Problem::error(
+                Err(Box::new(Problem::error(
                     self.place(mark).origin(""),
                     format!("cannot be read: {}", error.info()),
-                ))
+                )))
             }
-            None => Err(Problem::error(
+            None => Err(Box::new(Problem::error(
                 self.place(Mark::default()).origin(""),
                 "cannot be read: it ends too early",
-            )),
+            ))),
         }
     }
 
-    fn refuse(&self, span: Span, message: impl Into<String>) -> Problem {
-        Problem::error(self.place(mark(span)).origin(""), message)
+    fn refuse(&self, span: Span, message: impl Into<String>) -> Box<Problem> {
+        Box::new(Problem::error(self.place(mark(span)).origin(""), message))
+    }
+
+    fn hinted(&self, span: Span, message: &str, hint: &str) -> Box<Problem> {
+        let mut problem = self.refuse(span, message);
+        problem.hint = Some(hint.to_owned());
+        problem
     }
 
     fn place(&self, mark: Mark) -> Place {
