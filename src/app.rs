@@ -96,13 +96,10 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let metrics = Metrics::new(settings.workers);
     let log = log::init(LogSettings::of(&settings), metrics.lines_dropped())?;
-    for warning in &process.warnings {
-        tracing::warn!("{warning}");
-    }
     let doors = bind_doors(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(8)
+        .max_blocking_threads(32)
         .build()
         .map_err(StartError::Runtime)?;
     let (publisher, current) = snapshot::channel(Arc::clone(&settings));

@@ -2,13 +2,12 @@
 
 use serde::Serialize;
 
-use crate::model::{AuthReason, Requirement, Rule, Strategy};
+use crate::model::{Requirement, Rule};
 use crate::telemetry::metrics::AuthResult;
 
 use super::call::Call;
 use super::request::Request;
-use super::waiting::Wait;
-use super::{Authenticator, Denied, Unmet};
+use super::{Authenticator, Denied};
 
 /// The decision about a described request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,9 +44,6 @@ pub enum Decision {
     Denied,
     /// Cannot be judged now.
     Error,
-    /// Everything else is settled; the hook, which is not asked here, has the
-    /// last word.
-    AskHook,
 }
 
 impl Authenticator {
@@ -92,18 +88,7 @@ impl Authenticator {
                 ),
                 ..outline
             },
-            Err(Unmet::Wait(Wait::Hook(_))) => Explanation {
-                decision: Decision::AskHook,
-                strategy: Strategy::Custom.as_str(),
-                ..outline
-            },
-            Err(Unmet::Wait(Wait::Keys(_))) => Explanation {
-                decision: Decision::Error,
-                strategy: Strategy::Jwt.as_str(),
-                reason: AuthReason::NoKeys.as_str(),
-                ..outline
-            },
-            Err(Unmet::Denied(denied)) => Explanation {
+            Err(denied) => Explanation {
                 decision: decision_of(&denied),
                 strategy: denied.strategy,
                 reason: denied.reason,

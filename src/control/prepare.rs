@@ -4,6 +4,7 @@
 //! moves to a slow lane and gives its fast lane back; when the slow lanes are
 //! full too, it keeps its fast one. Threads are bounded by both together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::telemetry::metrics::Metrics;
 const FAST_LANES: usize = 4;
 /// Hanging builds that do not count.
 const SLOW_LANES: usize = 16;
+/// Builds of one service at a time: one that hangs, and one of the version that
+/// may mend it.
+const BUILDS_OF_ONE: usize = 2;
 /// When a build counts as hanging.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 
@@ -73,6 +77,8 @@ pub(super) struct Workshop {
     fast: Arc<Semaphore>,
     slow: Arc<Semaphore>,
     running: JoinSet<Built>,
+    /// Running builds of each service, abandoned ones included.
+    of_service: BTreeMap<ServiceName, usize>,
     tickets: u64,
 }
 
@@ -83,13 +89,28 @@ impl Workshop {
             fast: Arc::new(Semaphore::new(FAST_LANES)),
             slow: Arc::new(Semaphore::new(SLOW_LANES)),
             running: JoinSet::new(),
+            of_service: BTreeMap::new(),
             tickets: 0,
         }
+    }
+
+    /// Whether a build of this service runs, wanted or abandoned.
+    pub(super) fn is_busy(&self, name: &ServiceName) -> bool {
+        self.of_service.contains_key(name)
+    }
+
+    /// Whether another build of this service may begin: a service that hangs
+    /// again and again must not take every lane.
+    pub(super) fn has_room(&self, name: &ServiceName) -> bool {
+        self.of_service
+            .get(name)
+            .is_none_or(|count| *count < BUILDS_OF_ONE)
     }
 
     /// Begins a build.
     pub(super) fn begin(&mut self, request: BuildRequest) -> u64 {
         self.tickets += 1;
+        *self.of_service.entry(request.name.clone()).or_default() += 1;
         let ticket = self.tickets;
         let build = Arc::clone(&self.build);
         let (fast, slow) = (Arc::clone(&self.fast), Arc::clone(&self.slow));
@@ -122,7 +143,16 @@ impl Workshop {
     pub(super) async fn next(&mut self) -> Built {
         loop {
             match self.running.join_next().await {
-                Some(Ok(built)) => return built,
+                Some(Ok(built)) => {
+                    let name = &built.request.name;
+                    if let Some(count) = self.of_service.get_mut(name) {
+                        *count -= 1;
+                        if *count == 0 {
+                            self.of_service.remove(name);
+                        }
+                    }
+                    return built;
+                }
                 // Only a cancelled task has no result, and none is cancelled.
                 Some(Err(_)) => {}
                 None => std::future::pending().await,

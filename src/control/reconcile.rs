@@ -113,7 +113,7 @@ impl Reconciler {
 
     /// Whether a version is being prepared.
     pub(super) fn is_pending(&self, name: &ServiceName) -> bool {
-        self.pending.contains_key(name)
+        self.pending.contains_key(name) || self.workshop.is_busy(name)
     }
 
     /// One reconciliation; builds that take long are left running.
@@ -149,13 +149,16 @@ impl Reconciler {
             }
         }
         let none = BTreeSet::new();
-        if self
+        let published = self
             .commit(candidates, &none, false, desire, &mut outcome)
-            .await
-        {
-            self.bring(Retry::Clashes, GATHER, false, desire, &mut outcome)
-                .await;
-        }
+            .await;
+        // Its end may also have made room for a newer version of its service.
+        let retry = if published {
+            Retry::Clashes
+        } else {
+            Retry::New
+        };
+        self.bring(retry, GATHER, false, desire, &mut outcome).await;
         outcome
     }
 
@@ -200,9 +203,17 @@ impl Reconciler {
         }
         self.pending.retain(|name, _| due.contains_key(name));
         self.refused.retain(|name, _| due.contains_key(name));
+        let services = &self.force.services;
+        self.slots
+            .keep(|name| services.contains_key(name) || due.contains_key(name));
         let mut tickets = BTreeSet::new();
         for (name, wanted) in due {
             if self.is_tried(&name, &wanted, retry, desire) {
+                continue;
+            }
+            if !self.workshop.has_room(&name) {
+                // What runs is of an older version; its end brings us back here.
+                self.pending.remove(&name);
                 continue;
             }
             let request = self.request(&name, wanted.clone(), desire);
@@ -347,7 +358,6 @@ impl Reconciler {
             }
         }
         for name in &removed {
-            self.slots.release(name);
             self.after_publish.gone(name);
         }
         outcome.added.extend(added);

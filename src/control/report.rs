@@ -11,6 +11,9 @@ use crate::model::ServiceName;
 use crate::snapshot::{ServiceStatus, ServingState, Status, StatusBoard, StatusProblem};
 use crate::telemetry::metrics::{Metrics, ReloadResult, ServiceMetrics};
 
+/// Names of services in one log line.
+const MAX_NAMES: usize = 20;
+
 /// What there is to report at the end of a turn.
 pub(super) struct View<'a> {
     pub(super) problems: &'a [Problem],
@@ -75,18 +78,11 @@ impl Reporter {
         self.failed += outcome.failed;
         self.metrics.services_built(outcome.built as u64);
         if outcome.published() {
-            let names = |names: &BTreeSet<ServiceName>| {
-                names
-                    .iter()
-                    .map(ServiceName::key)
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            };
             tracing::info!(
                 generation = outcome.generation,
-                added = names(&outcome.added),
-                changed = names(&outcome.changed),
-                removed = names(&outcome.removed),
+                added = listed(&outcome.added),
+                changed = listed(&outcome.changed),
+                removed = listed(&outcome.removed),
                 "configuration in force"
             );
         }
@@ -232,6 +228,16 @@ fn service_status(
         problems,
         effective: Arc::clone(&local.effective),
     }
+}
+
+/// The names, or the first of them.
+fn listed(names: &BTreeSet<ServiceName>) -> String {
+    let shown: Vec<_> = names.iter().take(MAX_NAMES).map(ServiceName::key).collect();
+    let mut text = shown.join(" ");
+    if names.len() > MAX_NAMES {
+        text.push_str(&format!(" and {} more", names.len() - MAX_NAMES));
+    }
+    text
 }
 
 /// A problem as the board shows it.

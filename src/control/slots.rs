@@ -48,9 +48,15 @@ impl Slots {
         slot
     }
 
-    /// The service is gone.
-    pub(super) fn release(&mut self, name: &ServiceName) {
-        self.free.extend(self.taken.remove(name));
+    /// Frees the places of all other services.
+    pub(super) fn keep(&mut self, is_kept: impl Fn(&ServiceName) -> bool) {
+        self.taken.retain(|name, slot| {
+            let kept = is_kept(name);
+            if !kept {
+                self.free.push_back(*slot);
+            }
+            kept
+        });
     }
 }
 
@@ -69,7 +75,7 @@ mod tests {
             (renewed.index, renewed.epoch),
             (first.index, first.epoch + 1)
         );
-        slots.release(&name("a"));
+        slots.keep(|_| false);
         let mut seen = vec![first.index];
         for round in 0..QUARANTINE * 3 {
             let slot = slots.slot(&name("b"), false);
@@ -78,7 +84,7 @@ mod tests {
                 assert!(slot.epoch > 0);
             }
             seen.push(slot.index);
-            slots.release(&name("b"));
+            slots.keep(|_| false);
         }
         assert!(slots.next as usize <= QUARANTINE + 2);
     }

@@ -176,10 +176,13 @@ impl Trigger {
         });
         let mut added = false;
         let mut missed = None;
-        for (id, path) in wanted {
-            if self.watched.contains_key(&id) {
-                continue;
-            }
+        let mut missing: Vec<(FolderId, &Path)> = wanted
+            .into_iter()
+            .filter(|(id, _)| !self.watched.contains_key(id))
+            .collect();
+        // Where watches run out, the upper folders are worth most.
+        missing.sort_by_key(|(_, path)| path.components().count());
+        for (id, path) in missing {
             match watcher.watch(path, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     added = true;

@@ -135,10 +135,14 @@ impl Turn {
             };
         let believed = self.believe(&seen, confirmed);
         let compiling = differs || believed || process_differs || self.compiler_failed;
-        if compiling {
-            self.compile().await;
+        // New references are looked at for the first time without having changed.
+        let compiled = compiling && self.compile().await;
+        let published = self.reconcile(cause).await;
+        let changed = published || compiled || believed || process_differs;
+        if cause == Cause::Start && self.start_errors().is_some() {
+            // Whoever started the process is told instead.
+            return changed;
         }
-        let changed = self.reconcile(cause).await || compiling;
         self.watch(&seen).await;
         self.report(changed);
         changed
@@ -236,13 +240,15 @@ impl Turn {
         !same
     }
 
-    async fn compile(&mut self) {
+    /// Returns whether any service was compiled anew.
+    async fn compile(&mut self) -> bool {
         let compiled = self.inputs.compile(Arc::clone(&self.tree)).await;
         self.compiler_failed = compiled.is_none();
         let Some((compilation, hash)) = compiled else {
             self.reporter.panicked("config");
-            return;
+            return false;
         };
+        let any = compilation.compiled > 0;
         self.reporter.compiled(compilation.compiled);
         self.reporter
             .note_services(&self.tree, compilation.services.len());
@@ -254,6 +260,7 @@ impl Turn {
             // They are not watched yet, and may have changed since they were read.
             self.bell.ring();
         }
+        any
     }
 
     async fn reconcile(&mut self, cause: Cause) -> bool {
@@ -269,9 +276,9 @@ impl Turn {
     }
 
     async fn watch(&mut self, seen: &Arc<Observation>) {
-        let Some(mut trigger) = self.trigger.take() else {
-            return;
-        };
+        // Lost when a turn was given up half-way.
+        let trigger = self.trigger.take();
+        let mut trigger = trigger.unwrap_or_else(|| Trigger::on(self.bell()));
         let folders = seen.folders();
         let names: BTreeSet<OsString> = self
             .referenced
@@ -282,15 +289,12 @@ impl Turn {
             let added = trigger.watch(&folders, names);
             (trigger, added)
         });
-        // The watcher's thread is gone: another trigger on the same bell would
-        // need another watcher, which the next turn makes.
-        let (trigger, added) = match work.await {
-            Ok(done) => done,
-            Err(_) => (Trigger::on(self.bell()), false),
-        };
-        self.trigger = Some(trigger);
-        if added {
-            self.bell.ring();
+        // An error: the watcher's thread is gone, and the next turn makes another.
+        if let Ok((trigger, added)) = work.await {
+            self.trigger = Some(trigger);
+            if added {
+                self.bell.ring();
+            }
         }
     }
 

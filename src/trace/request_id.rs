@@ -2,8 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::hex;
-use super::ids::IdGenerator;
+use super::ids::{IdGenerator, write_hex};
 
 /// The header, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -16,7 +15,7 @@ impl RequestId {
     /// A new one: 32 hex digits.
     pub fn generate(ids: &IdGenerator) -> Self {
         let mut text = [0; 32];
-        hex::write(&ids.trace_id(), &mut text);
+        write_hex(&ids.trace_id(), &mut text);
         Self(HeaderValue::from_bytes(&text).expect("hex digits are visible ASCII"))
     }
 

@@ -94,13 +94,12 @@ struct Worker {
 
 impl Worker {
     fn new(context: WorkerContext, clock: Clock) -> Self {
-        let deadlines = Deadlines::new(clock);
         let parts = WorkerParts {
             index: context.index,
-            deadlines: deadlines.clone(),
+            deadlines: Deadlines::new(clock),
             ids: IdGenerator::new(),
             log: context.log,
-            auth: AuthWorker::new(context.index, deadlines.clone()),
+            auth: AuthWorker::new(context.index),
         };
         Self {
             current: context.current,
