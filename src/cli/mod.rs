@@ -1,7 +1,11 @@
 //! One file per subcommand.
 
+mod check;
+mod explain;
 mod key;
 mod run;
+mod schema;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +37,9 @@ struct Cli {
 enum Command {
     /// Serve: front the local services of the tree until told to stop
     Run(ProcessArgs),
+    Check(check::CheckArgs),
+    Explain(explain::ExplainArgs),
+    Schema(schema::SchemaArgs),
     /// API keys
     Key(key::KeyArgs),
 }
@@ -75,6 +82,9 @@ pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command }) => match command {
             Command::Run(args) => run::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Explain(args) => explain::run(&args),
+            Command::Schema(args) => schema::run(&args),
             Command::Key(args) => key::run(&args),
         },
         Err(error) => {

@@ -9,6 +9,8 @@ mod address;
 mod compilation;
 mod compile;
 mod compiler;
+#[cfg(test)]
+mod examples;
 mod problem;
 mod process;
 mod raw;
@@ -21,6 +23,6 @@ mod tree;
 pub use compilation::{Compilation, Compiled, Invalid, LocalService};
 pub use compiler::Compiler;
 pub use problem::{Problem, Severity};
-pub use process::{Environment, LoadedProcess, ProcessFlags, load_process, restart_needed};
+pub use process::{Environment, LoadedProcess, ProcessFlags, load_process, variables};
 pub use source::{FileFault, read_regular};
 pub use tree::{FileContent, MAX_FILE_BYTES, Tree, TreeFile};

@@ -16,6 +16,13 @@ pub fn process() -> Value {
     generate::<RawProcess>()
 }
 
+/// A schema as it is printed and committed.
+pub fn text(schema: &Value) -> String {
+    let mut text = serde_json::to_string_pretty(schema).expect("a value can always be written");
+    text.push('\n');
+    text
+}
+
 fn generate<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let mut schema = generator.into_root_schema_for::<T>().to_value();
@@ -119,5 +126,101 @@ fn with_extensions(object: &mut Map<String, Value>) {
     object.insert("patternProperties".to_owned(), json!({ "^x-": true }));
     if let Some(Value::Object(properties)) = object.get_mut("properties") {
         properties.insert("$schema".to_owned(), json!({ "type": "string" }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::source::{Node, Value as Content, read};
+
+    /// Set to write the committed schemas anew.
+    const UPDATE: &str = "OUTRIGGER_TEST_UPDATE_SCHEMAS";
+
+    fn committed(name: &str, schema: &Value) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("config/schema")
+            .join(name);
+        let text = text(schema);
+        let environment = crate::config::Environment::capture();
+        if environment.value(UPDATE).is_some() {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+            std::fs::write(&path, &text).expect("schema");
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == text,
+            "{} is not what the code says; run the tests once with {UPDATE}=1",
+            path.display()
+        );
+    }
+
+    #[test]
+    fn committed_schemas_are_those_of_the_code() {
+        committed("service.schema.json", &service());
+        committed("process.schema.json", &process());
+    }
+
+    /// A node as an editor's parser would see it (YAML 1.2 core schema).
+    fn as_json(node: &Node) -> Value {
+        match &node.value {
+            Content::Null => Value::Null,
+            Content::List(items) => items.iter().map(as_json).collect(),
+            Content::Map(entries) => entries
+                .iter()
+                .map(|entry| (entry.key.clone(), as_json(&entry.node)))
+                .collect(),
+            Content::Scalar(scalar) if scalar.plain => serde_json::from_str(&scalar.text)
+                .ok()
+                .filter(|value: &Value| value.is_number() || value.is_boolean())
+                .unwrap_or_else(|| Value::String(scalar.text.clone())),
+            Content::Scalar(scalar) => Value::String(scalar.text.clone()),
+        }
+    }
+
+    fn assert_valid(schema: &Value, text: &str) {
+        let node = read(text.as_bytes(), &Path::new("x.yaml").into()).expect("readable");
+        let validator = jsonschema::validator_for(schema).expect("a schema");
+        let instance = as_json(&node);
+        let errors: Vec<String> = validator
+            .iter_errors(&instance)
+            .map(|error| format!("{}: {error}", error.instance_path))
+            .collect();
+        assert!(errors.is_empty(), "{text}\n{errors:#?}");
+    }
+
+    #[test]
+    fn examples_fit_the_schema() {
+        let schema = service();
+        for text in crate::config::examples::SERVICES {
+            assert_valid(&schema, text);
+        }
+        assert_valid(&process(), crate::config::examples::PROCESS);
+    }
+
+    #[test]
+    fn mistakes_do_not_fit() {
+        let validator = jsonschema::validator_for(&service()).expect("a schema");
+        for bad in [
+            json!({ "prot": 1 }),
+            json!({ "port": 0 }),
+            json!({ "port": null }),
+            json!({ "auth": { "strategy": "jvt" } }),
+            json!({ "limits": { "idleTimeout": "5" } }),
+        ] {
+            assert!(!validator.is_valid(&bad), "{bad}");
+        }
+        for good in [
+            json!({ "x-note": { "any": 1 }, "$schema": "x" }),
+            json!({ "port": "3001" }),
+            json!({ "port": "${env:PORT}" }),
+            json!({ "auth": "jwt" }),
+            json!({ "upstream": 8080 }),
+            json!({ "healthCheck": false }),
+        ] {
+            assert!(validator.is_valid(&good), "{good}");
+        }
     }
 }

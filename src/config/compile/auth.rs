@@ -32,7 +32,9 @@ pub(super) fn compile(
         }
         None => &empty,
     };
-    let (requirement, explicit) = requirement(raw, short, context);
+    let (requirement, mut explicit) = requirement(raw, short, context);
+    // Something was said, if not understood: that is reported already.
+    explicit |= matches!(written, Some(Short::Text(_) | Short::On | Short::Off));
     let rules = rules::compile(raw.rules.as_deref().unwrap_or_default(), context);
     let mut named: Vec<Strategy> = requirement.strategies().to_vec();
     for rule in &rules {

@@ -3,6 +3,7 @@
 mod cpu;
 mod environment;
 mod framework;
+mod known;
 mod overlay;
 mod settings;
 
@@ -22,7 +23,7 @@ use crate::model::ProcessSettings;
 
 pub use environment::Environment;
 pub(crate) use framework::{Framework, FrameworkDatabase};
-pub use settings::restart_needed;
+pub use known::variables;
 
 /// Read when it exists and no other file is named.
 const DEFAULT_FILE: &str = "config/outrigger.yaml";

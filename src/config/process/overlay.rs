@@ -133,6 +133,11 @@ fn value(place: &Place, text: &str, shape: Shape) -> Node {
     }
 }
 
+/// The variables of all settings.
+pub(super) fn names() -> std::collections::BTreeSet<String> {
+    settings().into_keys().collect()
+}
+
 /// Every setting by its variable.
 fn settings() -> BTreeMap<String, Setting> {
     let schema = schema::process();

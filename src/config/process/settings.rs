@@ -457,24 +457,3 @@ fn local(around: &Around<'_>) -> Option<Vec<Arc<str>>> {
     };
     names.map(|names| names.iter().map(|name| Arc::from(name.as_str())).collect())
 }
-
-/// Settings that differ and cannot change without a restart, by key.
-pub fn restart_needed(old: &ProcessSettings, new: &ProcessSettings) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    let mut differs = |key: &'static str, differs: bool| {
-        if differs {
-            keys.push(key);
-        }
-    };
-    differs("servicesDir", old.services_dir != new.services_dir);
-    differs("listen", old.listen != new.listen);
-    differs("workers", old.workers != new.workers);
-    differs("observe.listen", old.observe != new.observe);
-    differs("admin.listen", old.admin.listen != new.admin.listen);
-    differs(
-        "outbound.listen",
-        old.outbound.listen != new.outbound.listen,
-    );
-    differs("sql.listen", old.sql.listen != new.sql.listen);
-    keys
-}

@@ -1,0 +1,301 @@
+//! `outrigger check`: reads everything as `run` would, and starts nothing.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::table::Table;
+use super::{ProcessArgs, exit, print_problems};
+use crate::config::{
+    Compilation, Compiled, Compiler, Environment, Invalid, LocalService, Problem, ProcessFlags,
+    Severity, load_process,
+};
+use crate::control;
+use crate::model::{
+    AuthPolicy, DatabaseIsolation, DatabaseSpec, Origin, Requirement, ServiceSpec, Strategy,
+};
+
+/// Accepted and checked, but requests that need them are answered 503.
+const NOT_BUILT: [Strategy; 2] = [Strategy::Custom, Strategy::Mtls];
+
+/// Check the configuration and show what it means
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    process: ProcessArgs,
+    /// Warnings fail too
+    #[arg(long)]
+    strict: bool,
+    /// Count references as present, whether they are or not
+    #[arg(long)]
+    no_secrets: bool,
+}
+
+/// Runs the subcommand: 0 when `run` would start, else 64.
+pub(crate) fn run(args: &CheckArgs) -> ExitCode {
+    let flags = ProcessFlags {
+        no_secrets: args.no_secrets,
+        ..args.process.flags()
+    };
+    let checked = match check(&flags, &Environment::capture()) {
+        Ok(checked) => checked,
+        Err(problems) => {
+            print_problems(&problems);
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    // A closed pipe is no fault of the configuration.
+    let _ = io::stdout().write_all(checked.text.as_bytes());
+    print_problems(&checked.problems);
+    if checked.fails(args.strict) {
+        ExitCode::from(exit::USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// What a check found.
+pub(super) struct Checked {
+    /// For standard output.
+    pub(super) text: String,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Checked {
+    fn fails(&self, strict: bool) -> bool {
+        strict && !self.problems.is_empty() || self.problems.iter().any(Problem::is_error)
+    }
+}
+
+/// Reads and compiles everything.
+pub(super) fn check(
+    flags: &ProcessFlags,
+    environment: &Environment,
+) -> Result<Checked, Vec<Problem>> {
+    let process = load_process(flags, environment)?;
+    let settings = std::sync::Arc::clone(&process.settings);
+    let mut problems = process.warnings.clone();
+    let mut notes: Vec<String> = process.notes.clone();
+    let tree = control::discover(&settings.services_dir);
+    let compilation = Compiler::new(process, environment.clone()).compile(&tree);
+    problems.extend(compilation.problems.iter().cloned());
+    if tree.files.is_empty() {
+        problems.push(Problem::warning(
+            Origin::file(&tree.root),
+            "no service found",
+        ));
+    }
+    if settings.disabled {
+        notes.push("MICROSERVICES=false: no service is fronted".to_owned());
+    }
+    notes.extend(
+        compilation
+            .notes
+            .iter()
+            .map(|(name, note)| format!("{name}: {note}")),
+    );
+    Ok(Checked {
+        text: describe(&compilation, &notes, &problems),
+        problems,
+    })
+}
+
+fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -> String {
+    let mut table = Table::new(["SERVICE", "PORT", "APP", "AUTH", "TRACING", "DATABASE"]);
+    let mut open = Vec::new();
+    let mut unbuilt = Vec::new();
+    for (name, compiled) in &compilation.services {
+        match compiled {
+            Compiled::Local(LocalService { spec: Ok(spec), .. }) => {
+                table.row(local_row(spec));
+                if is_open(&spec.auth) {
+                    open.push(name.key());
+                }
+                if strategies(&spec.auth).any(|strategy| NOT_BUILT.contains(&strategy)) {
+                    unbuilt.push(name.key());
+                }
+            }
+            Compiled::Local(LocalService {
+                spec: Err(invalid), ..
+            }) => {
+                table.row(invalid_row(name.key(), invalid));
+            }
+            Compiled::Peer(peer) => {
+                let addresses: Vec<String> =
+                    peer.addresses.iter().map(ToString::to_string).collect();
+                let place = if addresses.is_empty() {
+                    "unknown address".to_owned()
+                } else {
+                    addresses.join(", ")
+                };
+                let auth = peer.auth.as_ref().map_or("-".to_owned(), auth_text);
+                table.row([
+                    name.key().to_owned(),
+                    peer.port.map_or("-".to_owned(), |port| port.to_string()),
+                    format!("peer at {place}"),
+                    auth,
+                    "-".to_owned(),
+                    "-".to_owned(),
+                ]);
+            }
+        }
+    }
+    let mut text = table.to_string();
+    for note in notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    if !open.is_empty() {
+        let _ = writeln!(text, "without authentication: {}", open.join(", "));
+    }
+    if !unbuilt.is_empty() {
+        let _ = writeln!(
+            text,
+            "answering 503 until this strategy is built (custom, mtls): {}",
+            unbuilt.join(", ")
+        );
+    }
+    let count = |severity| {
+        let found = problems.iter().filter(|one| one.severity == severity);
+        found.count()
+    };
+    let _ = writeln!(
+        text,
+        "{}, {}, {}",
+        counted(compilation.services.len(), "service"),
+        counted(count(Severity::Error), "error"),
+        counted(count(Severity::Warning), "warning"),
+    );
+    text
+}
+
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
+fn local_row(spec: &ServiceSpec) -> [String; 6] {
+    [
+        spec.name.key().to_owned(),
+        spec.port.to_string(),
+        spec.upstream.target.to_string(),
+        auth_text(&spec.auth),
+        spec.tracing.as_ref().map_or("off".to_owned(), |tracing| {
+            format!("{}%", tracing.sampling_rate * 100.0)
+        }),
+        spec.database.as_ref().map_or("-".to_owned(), database_text),
+    ]
+}
+
+fn invalid_row(name: &str, invalid: &Invalid) -> [String; 6] {
+    let port = invalid.port.map_or("-".to_owned(), |port| port.to_string());
+    let dash = || "-".to_owned();
+    [
+        name.to_owned(),
+        port,
+        "has errors".to_owned(),
+        dash(),
+        dash(),
+        dash(),
+    ]
+}
+
+/// Where the database is, without who logs in.
+fn database_text(database: &DatabaseSpec) -> String {
+    match database.isolation {
+        DatabaseIsolation::Shared => {
+            format!("shared {}.{}", database.database, database.schema)
+        }
+        DatabaseIsolation::Isolated => format!("isolated {}", database.database),
+    }
+}
+
+/// The strategies and how many rules differ from them.
+fn auth_text(policy: &AuthPolicy) -> String {
+    let names = |list: &[Strategy], between: &str| {
+        let names: Vec<&str> = list.iter().map(|one| one.as_str()).collect();
+        names.join(between)
+    };
+    let mut text = match &policy.requirement {
+        Requirement::None if policy.explicit => "none".to_owned(),
+        Requirement::None => "none (not stated)".to_owned(),
+        Requirement::AnyOf(list) => names(list, " | "),
+        Requirement::AllOf(list) => names(list, " + "),
+    };
+    if !policy.rules.is_empty() {
+        let _ = write!(text, ", {}", counted(policy.rules.len(), "rule"));
+    }
+    text
+}
+
+fn is_open(policy: &AuthPolicy) -> bool {
+    policy.requirement == Requirement::None
+}
+
+fn strategies(policy: &AuthPolicy) -> impl Iterator<Item = Strategy> {
+    policy
+        .rules
+        .iter()
+        .filter_map(|rule| rule.requirement.as_ref())
+        .chain([&policy.requirement])
+        .flat_map(Requirement::strategies)
+        .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(files: &[(&str, &str)], environment: &[(&str, &str)]) -> Checked {
+        let folder = tempfile::tempdir().expect("folder");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            std::fs::write(path, text).expect("file");
+        }
+        let flags = ProcessFlags {
+            services: Some(folder.path().to_path_buf()),
+            ..ProcessFlags::default()
+        };
+        let environment = Environment::from_pairs(environment.iter().copied());
+        check(&flags, &environment).unwrap_or_else(|problems| panic!("{problems:?}"))
+    }
+
+    #[test]
+    fn a_table_of_every_service() {
+        let checked = checked(
+            &[
+                (
+                    "shop/cart/service.config.yaml",
+                    "port: 3001\nauth: api-key\ndependencies: [pay]\n",
+                ),
+                (
+                    "shop/pay/service.config.yaml",
+                    "port: 3002\nupstream: unix:/run/pay\nauth: none\ndatabase: {isolation: isolated}\n",
+                ),
+                ("shop/ads/service.config.yaml", "port: 3003\nauth: jvt\n"),
+            ],
+            &[
+                ("SERVICE_API_KEY", "0123456789abcdef0123456789"),
+                ("DATABASE_URL", "postgres://a:b@localhost/base"),
+            ],
+        );
+        insta::assert_snapshot!(checked.text, @r"
+        SERVICE    PORT  APP              AUTH     TRACING  DATABASE
+        shop/ads   3003  has errors       -        -        -
+        shop/cart  3001  127.0.0.1:13001  api-key  off      -
+        shop/pay   3002  unix:/run/pay    none     off      isolated base_pay
+        without authentication: shop/pay
+        3 services, 1 error, 0 warnings
+        ");
+        assert!(checked.fails(false));
+    }
+
+    #[test]
+    fn warnings_fail_only_when_asked_to() {
+        let checked = checked(&[("shop/cart/service.config.yaml", "port: 3001\n")], &[]);
+        assert!(!checked.fails(false));
+        assert!(checked.fails(true));
+    }
+}
