@@ -24,6 +24,8 @@ pub(super) struct View<'a> {
     pub(super) reconciler: &'a Reconciler,
     /// Whether anything on disk or in force changed.
     pub(super) changed: bool,
+    /// Whether there is a new generation.
+    pub(super) published: bool,
 }
 
 /// Reports, and remembers what was said.
@@ -91,15 +93,18 @@ impl Reporter {
     /// Brings board, metrics and log up to date.
     pub(super) fn report(&mut self, view: &View<'_>) {
         let errors = view.problems.iter().filter(|problem| problem.is_error());
-        let errors = errors.count();
+        let texts: Vec<String> = errors.map(ToString::to_string).collect();
         if view.changed {
-            let result = match (self.failed, errors) {
-                (0, 0) => ReloadResult::Applied,
-                (0, _) => ReloadResult::Refused,
-                _ => ReloadResult::Failed,
+            let any_new = texts.iter().any(|text| !self.said.contains(text));
+            let result = if self.failed > 0 {
+                ReloadResult::Failed
+            } else if any_new || (!view.published && !texts.is_empty()) {
+                ReloadResult::Refused
+            } else {
+                ReloadResult::Applied
             };
             self.metrics.config_reload(result);
-            if errors == 0 {
+            if texts.is_empty() {
                 let now = SystemTime::now();
                 self.last_success = Some(now);
                 self.metrics.config_success(now);

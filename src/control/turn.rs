@@ -116,7 +116,7 @@ impl Turn {
             Ok(seen) => seen,
             Err(Hung) => {
                 self.hung = true;
-                self.report(false);
+                self.report(false, false);
                 return false;
             }
         };
@@ -144,7 +144,7 @@ impl Turn {
             return changed;
         }
         self.watch(&seen).await;
-        self.report(changed);
+        self.report(changed, published);
         changed
     }
 
@@ -153,7 +153,7 @@ impl Turn {
         let desire = self.desire();
         let outcome = self.reconciler.late(built, &desire).await;
         self.reporter.note(&outcome);
-        self.report(outcome.published());
+        self.report(outcome.published(), outcome.published());
     }
 
     /// The next build that ends.
@@ -298,7 +298,7 @@ impl Turn {
         }
     }
 
-    fn report(&mut self, changed: bool) {
+    fn report(&mut self, changed: bool, published: bool) {
         let problems = self.problems();
         let view = View {
             problems: &problems,
@@ -308,6 +308,7 @@ impl Turn {
             restart_needed: &self.inputs.restart_needed,
             reconciler: &self.reconciler,
             changed,
+            published,
         };
         self.reporter.report(&view);
     }

@@ -28,10 +28,15 @@ async fn a_bad_file_leaves_its_last_good_version() {
         stage.metric("outrigger_config_reloads_total{result=\"refused\"}"),
         1.0
     );
+    // Another service's good change is one, whatever is wrong here.
+    stage.write("pay", &closed(pay));
+    stage.after(1).await;
+    let applied = "outrigger_config_reloads_total{result=\"applied\"}";
+    assert_eq!(stage.metric(applied), 2.0);
     stage.write("cart", &open(cart));
     stage.until_state("cart", ServingState::Serving).await;
     assert_eq!(stage.metric(&stale("cart")), 0.0);
-    assert_eq!(stage.generation(), 1);
+    assert_eq!(stage.generation(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
