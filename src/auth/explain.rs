@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-use crate::model::{Requirement, Rule};
+use crate::model::{AuthReason, Requirement, Rule, Strategy};
 use crate::telemetry::metrics::AuthResult;
 
 use super::call::Call;
 use super::request::Request;
-use super::{Authenticator, Denied};
+use super::waiting::Wait;
+use super::{Authenticator, Denied, Unmet};
 
 /// The decision about a described request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +45,9 @@ pub enum Decision {
     Denied,
     /// Cannot be judged now.
     Error,
+    /// Everything else is settled; the hook, which is not asked here, has the
+    /// last word.
+    AskHook,
 }
 
 impl Authenticator {
@@ -88,7 +92,18 @@ impl Authenticator {
                 ),
                 ..outline
             },
-            Err(denied) => Explanation {
+            Err(Unmet::Wait(Wait::Hook(_))) => Explanation {
+                decision: Decision::AskHook,
+                strategy: Strategy::Custom.as_str(),
+                ..outline
+            },
+            Err(Unmet::Wait(Wait::Keys(_))) => Explanation {
+                decision: Decision::Error,
+                strategy: Strategy::Jwt.as_str(),
+                reason: AuthReason::NoKeys.as_str(),
+                ..outline
+            },
+            Err(Unmet::Denied(denied)) => Explanation {
                 decision: decision_of(&denied),
                 strategy: denied.strategy,
                 reason: denied.reason,

@@ -90,7 +90,7 @@ impl Grants {
     /// be a credential of this service elsewhere is dropped here too; a preflight
     /// has none to show.
     pub(super) fn anonymous(&self, request: &Request<'_>, reason: AuthReason) -> Allowed {
-        let mut remove = self.carriers();
+        let mut remove = self.carriers(request);
         let preflight = reason == AuthReason::Preflight;
         if preflight {
             remove.push(COOKIE);
@@ -119,7 +119,7 @@ impl Grants {
         named: &Named,
         proofs: &Proofs<'_>,
     ) -> Allowed {
-        let mut remove = self.carriers();
+        let mut remove = self.carriers(request);
         if self.hide.on
             && let Ok(carried) = request.carried()
         {
@@ -131,6 +131,8 @@ impl Grants {
                 Some(Bearer::Token(_)) => proofs.token.is_some(),
                 None => false,
             };
+            // The hook saw it, whatever scheme it is in.
+            let shown = shown || proofs.hook.is_some();
             if shown {
                 remove.push(AUTHORIZATION);
             }
@@ -139,6 +141,9 @@ impl Grants {
         set.extend(named.headers.iter().cloned());
         if let Some(token) = &proofs.token {
             set.extend(token.headers.iter().cloned());
+        }
+        if let Some(hook) = &proofs.hook {
+            set.extend(hook.headers.iter().cloned());
         }
         Allowed {
             identity: Some(named.identity.clone()),
@@ -158,9 +163,31 @@ impl Grants {
         set
     }
 
-    fn carriers(&self) -> RemoveHeaders {
-        self.settable_carriers.iter().cloned().collect()
+    /// Carriers that the app must not take from the client, in every spelling
+    /// that an app may fold into the same name (ID-1).
+    fn carriers(&self, request: &Request<'_>) -> RemoveHeaders {
+        let mut remove: RemoveHeaders = self.settable_carriers.iter().cloned().collect();
+        if !remove.is_empty() {
+            let is_spelling = |name: &&HeaderName| {
+                let mut carriers = self.settable_carriers.iter();
+                carriers.any(|carrier| is_folded(name.as_str(), carrier.as_str()))
+            };
+            remove.extend(request.call.headers.keys().filter(is_spelling).cloned());
+        }
+        remove
     }
+}
+
+/// Whether two lower-case names are one for an app that folds punctuation.
+fn is_folded(name: &str, carrier: &str) -> bool {
+    let fold = |byte: u8| {
+        if byte.is_ascii_alphanumeric() {
+            byte
+        } else {
+            b'-'
+        }
+    };
+    name.bytes().map(fold).eq(carrier.bytes().map(fold))
 }
 
 fn header_name(text: &str) -> Result<HeaderName, BuildError> {

@@ -1,17 +1,21 @@
 //! Who may call: rules, strategies, identity.
 //!
 //! An [`Authenticator`] is resolved from a service's policy when its snapshot is
-//! built; [`Authenticator::check`] then decides about each request:
+//! built (`build`); [`Authenticator::check`] then decides about each request:
 //! `rules` finds what is asked → `carrier` reads what is shown → `settle` runs
-//! the truth tables over the strategies (`api_key`, …) → `who` asks the lists →
-//! `grant` turns the identity into headers for the app. The api-key and `none`
-//! paths neither allocate nor look anything up by name.
+//! the truth tables over the strategies (`api_key`, `jwt`) → `waiting` asks for
+//! newer keys (`jwks`) or the operator's server (`hook`) where the decision
+//! hangs on them → `who` asks the lists → `grant` turns the identity into headers
+//! for the app. The api-key and `none` paths neither allocate nor look anything
+//! up by name.
 
 mod api_key;
+mod build;
 mod call;
 mod carrier;
 mod explain;
 mod grant;
+mod hook;
 mod jwks;
 mod jwt;
 mod named;
@@ -21,28 +25,34 @@ mod rules;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod who;
+mod worker;
 
 use std::sync::Arc;
 
 use http::header::HeaderName;
 use tokio::runtime::Handle;
 
-use crate::model::{AuthPolicy, AuthReason, Kind, Preflight, ServiceSpec, Strategy};
+use crate::model::{AuthPolicy, AuthReason, Kind, Preflight, Strategy};
 
 pub use api_key::digest_of;
+pub use build::{AuthContext, BuildError};
 pub use call::{Allowed, Call, Denied, RemoveHeaders, SetHeaders};
 pub use explain::{Decision, Explanation};
 pub use jwt::{KeyError, Mint, MintError, mint};
+pub use worker::AuthWorker;
 
 use api_key::{ApiKeys, Entry};
 use grant::Grants;
-use jwks::{Refetch, RemoteKeySet};
+use hook::Hook;
+use jwks::Refetch;
 use jwt::Jwt;
 use request::Request;
 use rules::{Found, Plan, Rules};
 use settle::{Proof, Proofs, Settled};
-use who::{Caller, ClaimNames, Refusal};
+use waiting::Wait;
+use who::{Caller, Refusal};
 
 /// Everything that decides who may call one service.
 #[derive(Debug)]
@@ -53,99 +63,17 @@ pub struct Authenticator {
     rules: Rules,
     api_keys: Option<ApiKeys>,
     jwt: Option<Jwt>,
+    hook: Option<Arc<Hook>>,
     grants: Grants,
 }
 
-/// What an authenticator is built with, beside the policy.
-#[derive(Debug, Clone, Copy)]
-pub struct AuthContext<'a> {
-    /// Data threads, which get their own copies of what is counted.
-    pub workers: usize,
-    /// The service's present authenticator, whose parts are kept where nothing
-    /// changed.
-    pub predecessor: Option<&'a Arc<Authenticator>>,
-}
-
-/// What one data thread keeps for authentication.
-#[derive(Debug)]
-pub struct AuthWorker {
-    index: usize,
-}
-
-impl AuthWorker {
-    /// `index` counts the data threads from 0.
-    pub fn new(index: usize) -> Self {
-        Self { index }
-    }
-}
-
-/// Why a policy cannot be put to work. Never holds a secret value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError {
-    #[error("auth.apiKey.keys: there is no key")]
-    NoKeys,
-    #[error("auth.apiKey.keys: the id {0:?} cannot stand in a header")]
-    KeyId(String),
-    #[error("auth.rules: {0:?} is not a method")]
-    Method(String),
-    #[error("{0:?} is not a header name")]
-    HeaderName(String),
-    #[error("auth.jwt: {0}")]
-    Jwt(#[from] KeyError),
-    #[error("auth.appToken: the value cannot stand in a header")]
-    AppToken,
+/// Why a plan is not met, or not yet.
+enum Unmet<'a> {
+    Denied(Denied),
+    Wait(Wait<'a>),
 }
 
 impl Authenticator {
-    /// Resolves the policy of a service.
-    ///
-    /// # Errors
-    /// A [`BuildError`] names the first part that cannot be put to work.
-    pub fn build(spec: &ServiceSpec, context: &AuthContext<'_>) -> Result<Arc<Self>, BuildError> {
-        Self::from_policy(&spec.auth, context)
-    }
-
-    fn from_policy(
-        policy: &AuthPolicy,
-        context: &AuthContext<'_>,
-    ) -> Result<Arc<Self>, BuildError> {
-        if let Some(same) = context
-            .predecessor
-            .filter(|known| known.policy == *policy && known.workers == context.workers)
-        {
-            return Ok(Arc::clone(same));
-        }
-        let known = context.predecessor.and_then(|known| known.jwt.as_ref());
-        Self::with_key_set(policy, context, known.and_then(Jwt::remote))
-    }
-
-    /// `known` is a key set that is kept if the policy names the same source.
-    fn with_key_set(
-        policy: &AuthPolicy,
-        context: &AuthContext<'_>,
-        known: Option<&Arc<RemoteKeySet>>,
-    ) -> Result<Arc<Self>, BuildError> {
-        let mut names = ClaimNames::default();
-        let api_keys = match &policy.api_key {
-            Some(keys) => Some(ApiKeys::build(keys, context.workers)?),
-            None => None,
-        };
-        // The rules first: they collect the claims that tokens must keep.
-        let rules = Rules::build(policy, &mut names)?;
-        let jwt = match &policy.jwt {
-            Some(jwt) => Some(Jwt::build(jwt, &names, context.workers, known)?),
-            None => None,
-        };
-        Ok(Arc::new(Self {
-            rules,
-            api_keys,
-            jwt,
-            grants: Grants::build(policy, context.workers)?,
-            workers: context.workers,
-            policy: policy.clone(),
-        }))
-    }
-
     /// Every header that an allowed request may get from here (ID-1): inbound
     /// strips them from all requests. Credential carriers are not among them
     /// even where they can be set: they are read first and replaced here.
@@ -176,7 +104,7 @@ impl Authenticator {
     /// # Errors
     /// [`Denied`] says what to answer and, for log and metrics, why.
     pub async fn check(&self, call: &Call<'_>, worker: &AuthWorker) -> Result<Allowed, Denied> {
-        let request = Request::new(call, Some(worker.index));
+        let request = Request::new(call, Some(worker.index()));
         let (found, preflight) = self.find(&request)?;
         let mut kept = None;
         for plan in self.rules.plans(&found) {
@@ -184,24 +112,23 @@ impl Authenticator {
                 Ok(allowed) => allowed,
                 Err(Unmet::Denied(denied)) => return Err(denied),
                 // Boxed: rare, and the usual future stays small.
-                Err(Unmet::Wait(wait)) => Box::pin(self.resolve(plan, &request, wait)).await?,
+                Err(Unmet::Wait(wait)) => {
+                    Box::pin(self.resolve(plan, &request, wait, worker)).await?
+                }
             };
             kept = Some(Allowed::both(kept, allowed));
         }
         Ok(finish(kept, &found))
     }
 
-    /// The same decision without waiting for anybody.
-    fn decide(&self, request: &Request<'_>) -> Result<Allowed, Denied> {
-        let (found, preflight) = self.find(request)?;
+    /// The same decision as far as it goes without waiting for anybody.
+    fn decide<'a>(&'a self, request: &Request<'_>) -> Result<Allowed, Unmet<'a>> {
+        let (found, preflight) = self.find(request).map_err(Unmet::Denied)?;
         let mut kept = None;
+        // As if newer keys had brought nothing new.
         request.refetched.set(Some(Refetch::TooSoon));
         for plan in self.rules.plans(&found) {
-            let allowed = match self.meet(plan, request, preflight) {
-                Ok(allowed) => allowed,
-                Err(Unmet::Denied(denied)) => return Err(denied),
-                Err(Unmet::Wait(Wait::Keys(_))) => return Err(no_keys()),
-            };
+            let allowed = self.meet(plan, request, preflight)?;
             kept = Some(Allowed::both(kept, allowed));
         }
         Ok(finish(kept, &found))
@@ -219,7 +146,12 @@ impl Authenticator {
     }
 
     /// Whether the request meets one plan.
-    fn meet(&self, plan: &Plan, request: &Request<'_>, preflight: bool) -> Result<Allowed, Unmet> {
+    fn meet<'a>(
+        &'a self,
+        plan: &Plan,
+        request: &Request<'_>,
+        preflight: bool,
+    ) -> Result<Allowed, Unmet<'a>> {
         if matches!(plan.deny, Refusal::Everyone) {
             let denied = Denied::new(Kind::NotAllowed, None, AuthReason::DenyRule);
             return Err(Unmet::Denied(denied));
@@ -231,6 +163,7 @@ impl Authenticator {
             Settled::Open => Ok(self.grants.anonymous(request, AuthReason::Open)),
             Settled::Refused(denied) => Err(Unmet::Denied(denied)),
             Settled::AwaitKeys(remote) => Err(Unmet::Wait(Wait::Keys(remote))),
+            Settled::AskHook(pending) => Err(Unmet::Wait(Wait::Hook(pending))),
             Settled::Proved { by, proofs } => self
                 .grant(plan, request, &by, &proofs)
                 .map_err(Unmet::Denied),
@@ -254,48 +187,12 @@ impl Authenticator {
         refuse(plan, &caller, by.strategy())?;
         Ok(self.grants.authenticated(request, named, proofs))
     }
-
-    /// Waits for what a decision hangs on, then decides.
-    async fn resolve(
-        &self,
-        plan: &Plan,
-        request: &Request<'_>,
-        wait: Wait,
-    ) -> Result<Allowed, Denied> {
-        let Wait::Keys(remote) = wait;
-        request.refetched.set(Some(remote.refetch().await));
-        match self.meet(plan, request, false) {
-            Ok(allowed) => Ok(allowed),
-            Err(Unmet::Denied(denied)) => Err(denied),
-            Err(Unmet::Wait(Wait::Keys(_))) => Err(no_keys()),
-        }
-    }
-}
-
-/// Why a plan is not met, or not yet.
-enum Unmet {
-    Denied(Denied),
-    Wait(Wait),
-}
-
-/// What a decision hangs on.
-enum Wait {
-    /// Newer keys.
-    Keys(Arc<RemoteKeySet>),
 }
 
 fn finish(kept: Option<Allowed>, found: &Found) -> Allowed {
     let mut allowed = kept.expect("the decider's plan is always among the plans");
     allowed.rule = found.rule();
     allowed
-}
-
-fn no_keys() -> Denied {
-    Denied::new(
-        Kind::AuthUnavailable,
-        Some(Strategy::Jwt),
-        AuthReason::NoKeys,
-    )
 }
 
 /// Asks `deny`, then `allow`.

@@ -18,6 +18,7 @@ use super::Authenticator;
 use super::api_key::Entry;
 use super::call::Denied;
 use super::carrier::{Bearer, Carried};
+use super::hook::Grant;
 use super::jwks::{Refetch, RemoteKeySet};
 use super::jwt::{Refusal, Verified};
 use super::named::Named;
@@ -31,6 +32,8 @@ enum Shown<'a> {
     Unjudged(AuthReason),
     /// Newer keys might know it.
     AwaitKeys(Arc<RemoteKeySet>),
+    /// Only the hook can tell.
+    AskHook,
     Good(Proof<'a>),
 }
 
@@ -39,6 +42,7 @@ enum Shown<'a> {
 pub(super) enum Proof<'a> {
     Key(&'a Entry),
     Token(Arc<Verified>),
+    Hook(Arc<Grant>),
 }
 
 impl Proof<'_> {
@@ -46,6 +50,7 @@ impl Proof<'_> {
         match self {
             Self::Key(_) => Strategy::ApiKey,
             Self::Token(_) => Strategy::Jwt,
+            Self::Hook(_) => Strategy::Custom,
         }
     }
 
@@ -54,6 +59,7 @@ impl Proof<'_> {
         match self {
             Self::Key(entry) => entry.named.of(worker),
             Self::Token(verified) => &verified.named,
+            Self::Hook(grant) => &grant.named,
         }
     }
 }
@@ -63,6 +69,19 @@ impl Proof<'_> {
 pub(super) struct Proofs<'a> {
     pub(super) key: Option<&'a Entry>,
     pub(super) token: Option<Arc<Verified>>,
+    pub(super) hook: Option<Arc<Grant>>,
+}
+
+/// What is left when only the hook's word is missing.
+#[derive(Debug)]
+pub(super) struct Pending<'a> {
+    /// Names the caller: in `anyOf` if the hook does not let the request pass,
+    /// in `allOf` unless the hook is listed last.
+    pub(super) by: Option<Proof<'a>>,
+    pub(super) proofs: Proofs<'a>,
+    pub(super) all: bool,
+    /// In `allOf`, whether the hook is listed last.
+    pub(super) hook_names: bool,
 }
 
 /// How far a requirement could be settled without waiting for anybody.
@@ -78,6 +97,8 @@ pub(super) enum Settled<'a> {
     Refused(Denied),
     /// Ask for newer keys, then settle again.
     AwaitKeys(Arc<RemoteKeySet>),
+    /// Everything else is settled.
+    AskHook(Pending<'a>),
 }
 
 impl Authenticator {
@@ -96,7 +117,8 @@ impl Authenticator {
             Err(denied) => return Settled::Refused(denied),
         };
         let mut proofs = Proofs::default();
-        let mut named = None;
+        let mut named: Option<Proof<'a>> = None;
+        let mut ask = false;
         let mut unjudged = None;
         let mut missing = None;
         for &strategy in list {
@@ -105,6 +127,7 @@ impl Authenticator {
                     return refused(Kind::CredentialInvalid, strategy, reason);
                 }
                 Shown::AwaitKeys(remote) => return Settled::AwaitKeys(remote),
+                Shown::AskHook => ask |= all || named.is_none(),
                 Shown::Unjudged(reason) => {
                     unjudged = unjudged.or(Some((strategy, reason)));
                 }
@@ -115,6 +138,7 @@ impl Authenticator {
                     match &proof {
                         Proof::Key(entry) => proofs.key = Some(entry),
                         Proof::Token(verified) => proofs.token = Some(Arc::clone(verified)),
+                        Proof::Hook(grant) => proofs.hook = Some(Arc::clone(grant)),
                     }
                     if all || named.is_none() {
                         named = Some(proof);
@@ -122,16 +146,26 @@ impl Authenticator {
                 }
             }
         }
-        match (named, unjudged, missing) {
-            // Not built yet: nothing was shown that could be wrong, so another
-            // good credential of `anyOf` counts.
-            (Some(by), Some((_, AuthReason::NotBuilt)), _) if !all => {
-                Settled::Proved { by, proofs }
-            }
-            (_, Some((strategy, reason)), _) => refused(Kind::AuthUnavailable, strategy, reason),
-            (Some(by), None, None) => Settled::Proved { by, proofs },
-            (Some(by), None, Some(_)) if !all => Settled::Proved { by, proofs },
-            (_, None, missing) => nothing_good(list, &carried, missing),
+        // Not built yet: nothing was shown that could be wrong, so another good
+        // credential of `anyOf` counts.
+        let counts_anyway = !all && (named.is_some() || ask);
+        match unjudged {
+            Some((_, AuthReason::NotBuilt)) if counts_anyway => {}
+            Some((strategy, reason)) => return refused(Kind::AuthUnavailable, strategy, reason),
+            None => {}
+        }
+        if all && missing.is_some() {
+            return nothing_good(list, &carried, missing);
+        }
+        match named {
+            by if ask => Settled::AskHook(Pending {
+                by,
+                proofs,
+                all,
+                hook_names: list.last() == Some(&Strategy::Custom),
+            }),
+            Some(by) => Settled::Proved { by, proofs },
+            None => nothing_good(list, &carried, missing),
         }
     }
 
@@ -144,6 +178,7 @@ impl Authenticator {
         match strategy {
             Strategy::ApiKey => self.show_key(carried, request),
             Strategy::Jwt => self.show_token(carried, request),
+            Strategy::Custom if self.hook.is_some() => Shown::AskHook,
             Strategy::Custom | Strategy::Mtls => Shown::Unjudged(AuthReason::NotBuilt),
         }
     }

@@ -163,7 +163,16 @@ impl Record {
                 peer: Some(self.client),
             });
         }
-        if recorder.log.wants(status, failure.is_some()) {
+        // A failure that has its own line gets no second one, unless every
+        // request gets one.
+        let told = failure
+            .as_ref()
+            .is_some_and(|failure| recorder.log.shows(failure.level));
+        let wanted = match told {
+            true => recorder.log.wants(200, false),
+            false => recorder.log.wants(status, failure.is_some()),
+        };
+        if wanted {
             let identity = self.identity.as_ref();
             recorder.log.access(&AccessLine {
                 service: &recorder.service,

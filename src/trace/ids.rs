@@ -53,18 +53,6 @@ impl IdGenerator {
     }
 }
 
-/// Writes bytes as lower-case hex. `text` must be twice as long as `bytes`;
-/// what does not fit is left alone.
-pub(super) fn write_hex(bytes: &[u8], text: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
-        if let [high, low] = pair {
-            *high = DIGITS[usize::from(byte >> 4)];
-            *low = DIGITS[usize::from(byte & 0x0f)];
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,12 +64,5 @@ mod tests {
         assert_eq!(first.trace_id(), second.trace_id());
         assert_eq!(first.span_id(), second.span_id());
         assert_ne!(first.span_id(), first.span_id());
-    }
-
-    #[test]
-    fn hex_is_lower_case_and_fixed_width() {
-        let mut text = [0; 6];
-        write_hex(&[0x00, 0xab, 0x0f], &mut text);
-        assert_eq!(&text, b"00ab0f");
     }
 }

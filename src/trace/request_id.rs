@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::ids::{IdGenerator, write_hex};
+use super::hex;
+use super::ids::IdGenerator;
 
 /// The header, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -15,7 +16,7 @@ impl RequestId {
     /// A new one: 32 hex digits.
     pub fn generate(ids: &IdGenerator) -> Self {
         let mut text = [0; 32];
-        write_hex(&ids.trace_id(), &mut text);
+        hex::write(&ids.trace_id(), &mut text);
         Self(HeaderValue::from_bytes(&text).expect("hex digits are visible ASCII"))
     }
 

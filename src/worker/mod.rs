@@ -94,12 +94,13 @@ struct Worker {
 
 impl Worker {
     fn new(context: WorkerContext, clock: Clock) -> Self {
+        let deadlines = Deadlines::new(clock);
         let parts = WorkerParts {
             index: context.index,
-            deadlines: Deadlines::new(clock),
+            deadlines: deadlines.clone(),
             ids: IdGenerator::new(),
             log: context.log,
-            auth: AuthWorker::new(context.index),
+            auth: AuthWorker::new(context.index, deadlines.clone()),
         };
         Self {
             current: context.current,

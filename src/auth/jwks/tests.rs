@@ -14,6 +14,7 @@ use super::*;
 use crate::auth::tests::{Sent, get};
 use crate::auth::{AuthContext, AuthWorker, Authenticator};
 use crate::model::{AuthPolicy, AuthReason, JwtKeys, JwtPolicy, Kind, Requirement, Strategy};
+use crate::net::deadline::{Clock, Deadlines};
 
 /// What the server answers next.
 #[derive(Debug, Clone)]
@@ -173,7 +174,7 @@ impl Service {
         let authenticator = Authenticator::with_key_set(&policy, &context, Some(&remote)).unwrap();
         Self {
             authenticator,
-            worker: AuthWorker::new(0),
+            worker: AuthWorker::new(0, Deadlines::new(Clock::start())),
         }
     }
 

@@ -9,10 +9,12 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, Method};
 
+use super::jwks::RemoteKeySet;
 use super::path::tests::glob;
 use super::request::Request;
 use super::*;
 use crate::model::{ApiKey, ApiKeyPolicy, Deny, Origin, Requirement, Rule};
+use crate::net::deadline::{Clock, Deadlines};
 use crate::secret::Secret;
 
 pub(super) const KEY: &str = "the-key-of-web-000000000";
@@ -67,6 +69,7 @@ pub(super) fn build(policy: &AuthPolicy) -> Arc<Authenticator> {
 pub(super) struct Sent {
     pub(super) method: Method,
     pub(super) path: String,
+    pub(super) query: Option<String>,
     pub(super) headers: HeaderMap,
 }
 
@@ -74,6 +77,7 @@ pub(super) fn get(path: &str) -> Sent {
     Sent {
         method: Method::GET,
         path: path.to_owned(),
+        query: None,
         headers: HeaderMap::new(),
     }
 }
@@ -94,7 +98,7 @@ impl Sent {
         Call {
             method: &self.method,
             path: &self.path,
-            query: None,
+            query: self.query.as_deref(),
             headers: &self.headers,
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             scheme: "http",
@@ -106,7 +110,12 @@ impl Sent {
 
     pub(super) fn to(&self, authenticator: &Authenticator) -> Result<Allowed, Denied> {
         let call = self.call();
-        authenticator.decide(&Request::at(&call, SystemTime::now()))
+        let request = Request::at(&call, SystemTime::now());
+        match authenticator.decide(&request) {
+            Ok(allowed) => Ok(allowed),
+            Err(Unmet::Denied(denied)) => Err(denied),
+            Err(Unmet::Wait(_)) => panic!("this decision hangs on somebody else"),
+        }
     }
 
     /// `Ok(subject)` or `Err(kind)`.
@@ -159,7 +168,7 @@ fn debug_output_holds_no_secret() {
 #[tokio::test]
 async fn check_is_the_same_decision() {
     let authenticator = build(&policy(api_key()));
-    let worker = AuthWorker::new(1);
+    let worker = AuthWorker::new(1, Deadlines::new(Clock::start()));
     let good = get("/").with("x-api-key", KEY);
     assert!(authenticator.check(&good.call(), &worker).await.is_ok());
     let bad = get("/");
