@@ -4,6 +4,7 @@ mod body;
 mod error;
 pub mod h1;
 mod h2;
+pub mod monitor;
 mod pool;
 mod resolve;
 mod response;

@@ -58,6 +58,49 @@ impl Upstream {
     pub fn spec(&self) -> &UpstreamSpec {
         &self.spec
     }
+
+    /// What a request of our own names as its host.
+    pub(super) fn authority(&self) -> String {
+        match &self.spec.target {
+            UpstreamTarget::Unix { .. } => "localhost".to_owned(),
+            target @ (UpstreamTarget::Loopback { .. } | UpstreamTarget::Tcp { .. }) => {
+                target.to_string()
+            }
+        }
+    }
+
+    /// A new stream to the first address that answers; the caller limits the time.
+    pub(super) async fn dial(&self) -> Result<(Stream, Arc<str>), UpstreamError> {
+        if let UpstreamTarget::Unix { path } = &self.spec.target {
+            let stream = UnixStream::connect(path).await;
+            let stream = stream.map_err(|error| refused(&error, self.label()))?;
+            return Ok((Stream::Unix(stream), self.label()));
+        }
+        let Some(resolver) = &self.resolver else {
+            return Err(UpstreamError::connecting(
+                Kind::AppUnavailable,
+                "no address",
+            ));
+        };
+        let mut last = UpstreamError::connecting(Kind::Dns, "no address");
+        for address in resolver.addresses().await? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    return Ok((Stream::dialled(stream), Arc::from(address.to_string())));
+                }
+                // The first refusal says more than that of a fallback address.
+                Err(error) if last.address.is_none() => {
+                    last = refused(&error, Arc::from(address.to_string()));
+                }
+                Err(_) => {}
+            }
+        }
+        Err(last)
+    }
+
+    fn label(&self) -> Arc<str> {
+        Arc::from(self.spec.target.to_string())
+    }
 }
 
 impl Pool {
@@ -131,10 +174,10 @@ impl Pool {
         let expired = std::future::poll_fn(|context| deadline.poll_expired(context));
         let (stream, address) = tokio::select! {
             biased;
-            outcome = self.dial() => outcome?,
+            outcome = self.upstream.dial() => outcome?,
             () = expired => {
                 let mut error = UpstreamError::connecting(Kind::ConnectTimeout, "no connection in time");
-                error.address = Some(self.label());
+                error.address = Some(self.upstream.label());
                 return Err(error);
             }
         };
@@ -147,38 +190,6 @@ impl Pool {
             address,
             idle_since_ms: 0,
         })
-    }
-
-    async fn dial(&self) -> Result<(Stream, Arc<str>), UpstreamError> {
-        if let UpstreamTarget::Unix { path } = &self.upstream.spec.target {
-            let stream = UnixStream::connect(path).await;
-            let stream = stream.map_err(|error| refused(&error, self.label()))?;
-            return Ok((Stream::Unix(stream), self.label()));
-        }
-        let Some(resolver) = &self.upstream.resolver else {
-            return Err(UpstreamError::connecting(
-                Kind::AppUnavailable,
-                "no address",
-            ));
-        };
-        let mut last = UpstreamError::connecting(Kind::Dns, "no address");
-        for address in resolver.addresses().await? {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    return Ok((Stream::dialled(stream), Arc::from(address.to_string())));
-                }
-                // The first refusal says more than that of a fallback address.
-                Err(error) if last.address.is_none() => {
-                    last = refused(&error, Arc::from(address.to_string()));
-                }
-                Err(_) => {}
-            }
-        }
-        Err(last)
-    }
-
-    fn label(&self) -> Arc<str> {
-        Arc::from(self.upstream.spec.target.to_string())
     }
 
     /// Takes a connection back after a clean response.

@@ -4,6 +4,8 @@
 //! anything is served, so a clash fails by name; [`Bound::run`] serves until
 //! told to stop.
 
+mod follow;
+
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -117,7 +119,7 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
         metrics: metrics.clone(),
         commands,
         lifecycle: lifecycle_sender,
-        after_publish: Box::new(()),
+        after_publish: Box::new(follow::Following::new(metrics.clone())),
     });
     let startup = Readiness::new();
     let started = startup.wait_for("configuration");

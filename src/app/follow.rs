@@ -1,0 +1,72 @@
+//! Slow work of services, begun once a version is in force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::control::AfterPublish;
+use crate::health::CheckCell;
+use crate::model::{ProcessSettings, ServiceName};
+use crate::snapshot::Service;
+use crate::telemetry::metrics::{HealthKind, Metrics};
+use crate::upstream::monitor::{self, Target};
+
+/// Owns every task that belongs to a service.
+pub(super) struct Following {
+    metrics: Metrics,
+    services: BTreeMap<ServiceName, Tasks>,
+}
+
+/// Tasks of one service; dropping them ends them.
+struct Tasks {
+    /// What the monitor writes: as long as it is the same, so is the monitor.
+    app_cell: Arc<CheckCell>,
+    _app_monitor: Option<AbortOnDropHandle<()>>,
+}
+
+impl Following {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            services: BTreeMap::new(),
+        }
+    }
+}
+
+impl AfterPublish for Following {
+    fn serving(&mut self, service: &Arc<Service>) {
+        let Some(ready) = service.as_ready() else {
+            return;
+        };
+        ready.auth.start(&Handle::current());
+        let known = self.services.get(&service.name);
+        if known.is_some_and(|tasks| Arc::ptr_eq(&tasks.app_cell, &ready.health.app)) {
+            return;
+        }
+        // Without a probe there is no gauge either: it would say "down".
+        let monitor = ready.spec.health_check.probe().and_then(|_| {
+            let key = service.name.shared_key();
+            monitor::start(Target {
+                gauge: self.metrics.health(&key, HealthKind::App),
+                service: key,
+                what: Arc::from("app"),
+                upstream: Arc::clone(&ready.upstream),
+                check: ready.spec.health_check.clone(),
+                cell: Arc::clone(&ready.health.app),
+            })
+        });
+        let tasks = Tasks {
+            app_cell: Arc::clone(&ready.health.app),
+            _app_monitor: monitor,
+        };
+        self.services.insert(service.name.clone(), tasks);
+    }
+
+    fn gone(&mut self, name: &ServiceName) {
+        self.services.remove(name);
+    }
+
+    fn settings(&mut self, _settings: &Arc<ProcessSettings>) {}
+}
