@@ -28,17 +28,14 @@ async fn a_start_binds_publishes_and_is_acknowledged() {
         (ServingState::Serving, Some(cart))
     );
     assert_eq!(status.address.map(|address| address.port()), Some(cart));
-    assert_eq!(stage.metric("outrigger_config_generation"), 1.0);
+    assert_eq!(stage.metric("config_generation"), 1.0);
+    assert_eq!(stage.metric("config_services_compiled_total"), 2.0);
+    assert_eq!(stage.metric("config_services_built_total"), 2.0);
     assert_eq!(
-        stage.metric("outrigger_config_services_compiled_total"),
-        2.0
-    );
-    assert_eq!(stage.metric("outrigger_config_services_built_total"), 2.0);
-    assert_eq!(
-        stage.metric("outrigger_config_reloads_total{result=\"applied\"}"),
+        stage.metric("config_reloads_total{result=\"applied\"}"),
         1.0
     );
-    assert_eq!(stage.metric("outrigger_config_generations_alive"), 1.0);
+    assert_eq!(stage.metric("config_generations_alive"), 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,11 +62,8 @@ async fn one_change_compiles_and_builds_one_service() {
         after.services[&name("cart")].slot
     );
     assert_eq!(stage.ports(), listeners);
-    assert_eq!(
-        stage.metric("outrigger_config_services_compiled_total"),
-        3.0
-    );
-    assert_eq!(stage.metric("outrigger_config_services_built_total"), 3.0);
+    assert_eq!(stage.metric("config_services_compiled_total"), 3.0);
+    assert_eq!(stage.metric("config_services_built_total"), 3.0);
     // Another upstream needs another pool in the same place.
     stage.write("cart", &closed(cart).replace("8080", "8081"));
     stage.after(2).await;
@@ -193,7 +187,7 @@ async fn reloads_on_request_leave_nothing_behind() {
             "{outcome:?}"
         );
         assert_eq!(outcome.generation, round + 2);
-        assert!(stage.metric("outrigger_config_generations_alive") <= 3.0);
+        assert!(stage.metric("config_generations_alive") <= 3.0);
     }
     let outcome = stage.reload(false).await;
     assert!(!outcome.changed);
@@ -250,7 +244,7 @@ async fn a_change_among_a_thousand_services_is_quick() {
         fs::write(folder.join("service.config.yaml"), text).expect("write");
     }
     stage.start().await.expect("starts");
-    let compiled = stage.metric("outrigger_config_services_compiled_total");
+    let compiled = stage.metric("config_services_compiled_total");
     let mut took = Vec::new();
     for round in 0..20 {
         let generation = stage.generation();
@@ -265,9 +259,9 @@ async fn a_change_among_a_thousand_services_is_quick() {
         took[10], took[19]
     );
     assert_eq!(
-        stage.metric("outrigger_config_services_compiled_total"),
+        stage.metric("config_services_compiled_total"),
         compiled + 20.0
     );
-    assert_eq!(stage.metric("outrigger_config_services_built_total"), 21.0);
+    assert_eq!(stage.metric("config_services_built_total"), 21.0);
     assert!(took[10] < Duration::from_secs(1), "{took:?}");
 }

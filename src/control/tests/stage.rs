@@ -1,8 +1,8 @@
 //! A running loop and everything around it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -232,9 +232,10 @@ impl Stage {
         self.admin.send(command).await.expect("the loop listens");
     }
 
-    /// A sample of the text exposition.
+    /// A sample of the text exposition; `series` is without the common prefix.
     pub(super) fn metric(&self, series: &str) -> f64 {
         let text = self.metrics.encode();
+        let series = &format!("{}_{series}", env!("CARGO_PKG_NAME"));
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -301,15 +302,19 @@ pub(super) fn name(service: &str) -> ServiceName {
     ServiceName::new("shop", service).expect("valid name")
 }
 
-/// Ports that were free just now, never the same twice. Below the range that
-/// the kernel gives out by itself, so that other tests do not come upon them.
+/// Ports that are free, never the same twice: below the range that the kernel
+/// gives out by itself, and kept from other tests, of this process or another,
+/// by a UDP socket of the same number.
 pub(super) fn free_ports<const N: usize>() -> [u16; N] {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().expect("ports");
     std::array::from_fn(|_| {
         loop {
             let port = fastrand::u16(15_000..32_000);
-            if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+            let address = ("127.0.0.1", port);
+            if let Ok(kept) = UdpSocket::bind(address)
+                && TcpListener::bind(address).is_ok()
+            {
+                // Until the process ends.
+                std::mem::forget(kept);
                 return port;
             }
         }

@@ -21,17 +21,17 @@ async fn a_bad_file_leaves_its_last_good_version() {
     assert_eq!(problems[0].origin.line, 2, "{problems:?}");
     assert_eq!(stage.service("pay").state, ServingState::Serving);
     assert_eq!((stage.generation(), stage.ports().len()), (1, 2));
-    let stale = |service| format!("outrigger_config_stale{{service=\"shop/{service}\"}}");
+    let stale = |service| format!("config_stale{{service=\"shop/{service}\"}}");
     assert_eq!(stage.metric(&stale("cart")), 1.0);
     assert_eq!(stage.metric(&stale("pay")), 0.0);
     assert_eq!(
-        stage.metric("outrigger_config_reloads_total{result=\"refused\"}"),
+        stage.metric("config_reloads_total{result=\"refused\"}"),
         1.0
     );
     // Another service's good change is one, whatever is wrong here.
     stage.write("pay", &closed(pay));
     stage.after(1).await;
-    let applied = "outrigger_config_reloads_total{result=\"applied\"}";
+    let applied = "config_reloads_total{result=\"applied\"}";
     assert_eq!(stage.metric(applied), 2.0);
     stage.write("cart", &open(cart));
     stage.until_state("cart", ServingState::Serving).await;
