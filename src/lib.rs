@@ -1,7 +1,83 @@
-//! Outrigger: a sidecar proxy.
+//! Outrigger: a small sidecar proxy.
 //!
-//! The map of the house. Rooms in the order of reading; a room imports only
-//! rooms of earlier rows (`tests/layering.rs` holds the table).
+//! This page is the map for people who change it; the README is for people who
+//! run it.
+//!
+//! # The idea
+//!
+//! 1. The [control loop](control) turns files into one immutable
+//!    [`Snapshot`](snapshot::Snapshot) of ready-to-run services and publishes it
+//!    with one pointer store.
+//! 2. [Workers](worker) (a thread and a single-threaded runtime each, with
+//!    SO_REUSEPORT listeners of their own) adopt it by command and acknowledge;
+//!    once all have, the generation is in force. A request walks one straight
+//!    corridor and touches nothing shared but padded counters.
+//! 3. What can be resolved is resolved when a snapshot is built: authenticator,
+//!    header names and values, metric cells, upstreams.
+//! 4. Workers are the data path; one control runtime watches, probes, fetches
+//!    keys and serves the admin doors. File reads, compiling and encoding of
+//!    metrics go to its small blocking pool. Neither can starve the other.
+//! 5. What did not change keeps its `Arc` (or, in a worker, its `Rc`): pools,
+//!    monitors, listeners and counters survive a reload. A request keeps the
+//!    version of its service that it began with.
+//! 6. Each service prepares, publishes and fails on its own. Preparing is local
+//!    and fast; what is slow starts after publishing, in owned tasks.
+//! 7. Every failure is a [`Kind`](model::Kind); one table in [`reply`] turns it
+//!    into status, cause, text and log level.
+//!
+//! # Rooms
+//!
+//! In order of reading. A room imports only what its row allows;
+//! `tests/layering.rs` holds the table and checks it.
+//!
+//! | row | room | what it is |
+//! |---|---|---|
+//! | 0 | [`model`] | the vocabulary: specs, policies, identities, failures |
+//! | 0 | [`secret`], [`drain`] | values that are never printed; how an end is announced |
+//! | 1 | [`telemetry`] | every metric, the log's one queue, the record of a request, readiness |
+//! | 1 | [`health`] | severity and the `/health` report, pure |
+//! | 2 | [`reply`] | failure to answer: the one set of tables |
+//! | 2 | [`config`] | files and environment to specs, with every problem at once |
+//! | 2 | [`trace`] | trace context and request ids |
+//! | 3 | [`net`] | binding, accepting, connections, deadlines, the cold client |
+//! | 4 | [`upstream`] | the data path's client: pools, the HTTP/1.1 codec, HTTP/2, monitors |
+//! | 5 | [`auth`] | rules, strategies, identity |
+//! | 5 | [`forward`] | header hygiene, sending with safe retries, tunnels |
+//! | 6 | [`snapshot`] | what is published, status, admin commands |
+//! | 7 | [`inbound`] | the public door |
+//! | 7 | [`admin`] | the observe and admin doors |
+//! | 8 | [`worker`] | data threads, their ports and sites |
+//! | 9 | [`control`] | discover, compile, prepare, publish |
+//! | 10 | [`app`] | what is started in which order, and how it ends |
+//! | 11 | [`cli`], [`demo`] | subcommands; the demo |
+//!
+//! # A request
+//!
+//! `net::accept_loop` → `worker::port` takes a permit, tells HTTP/1 from
+//! HTTP/2 → `net::serve_http1` (hyper; our deadlines, our drain) →
+//! [`inbound::Door::handle`]: begin the record → limits, framing, host → strip
+//! reserved headers → `/health`? → place in flight → `auth` → headers toward the
+//! app → [`forward::send`] → [`upstream`] → response headers cleaned → the body
+//! streams, and with its end the record closes. Any `Err` becomes an answer in
+//! `inbound::answer`.
+//!
+//! # A change
+//!
+//! A file is saved → `control::trigger` rings, without a payload → the whole
+//! tree is read until it is quiet → `config::Compiler` compiles what changed →
+//! each changed service is prepared (bound, built) → publish, generation + 1 →
+//! every worker adopts and acknowledges → what is slow starts
+//! (`control::AfterPublish`) → status, metrics, one log line. Start-up is the
+//! first turn of this loop.
+//!
+//! # Invariants
+//!
+//! - The data path never names `config`, `control`, the YAML reader or the watcher.
+//! - Only `control` holds the [`Publisher`](snapshot::Publisher).
+//! - Only `reply` picks a status of ours; relayed answers excepted.
+//! - Only `telemetry::metrics` names a metric; only `config` reads the environment.
+//! - Every task has an owner whose drop ends it, or ends by a bound of its own.
+//! - Nothing is unbounded: queues, bodies, headers, times, retries.
 
 pub mod drain;
 pub mod model;

@@ -5,7 +5,7 @@
 //! settles sampling once the caller is known; [`Context::write`] puts the
 //! chosen formats on the request that goes on. All parsers take any bytes.
 //!
-//! [`request_id`] is independent of tracing: every request has one.
+//! [`request_id()`] is independent of tracing: every request has one.
 
 mod b3;
 mod context;

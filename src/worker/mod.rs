@@ -7,7 +7,7 @@
 mod port;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -178,12 +178,12 @@ impl Worker {
                 }
             }
         }
-        self.sites.retain(|index, _| {
-            snapshot
-                .services
-                .values()
-                .any(|service| service.slot.index == *index)
-        });
+        let present: HashSet<u32> = snapshot
+            .services
+            .values()
+            .map(|service| service.slot.index)
+            .collect();
+        self.sites.retain(|index, _| present.contains(index));
     }
 
     fn open(&mut self, listener: OpenListener) {
