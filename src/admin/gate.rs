@@ -18,6 +18,7 @@ use crate::secret::Secret;
 /// door shows too.
 pub(super) fn check<B>(
     kind: &DoorKind,
+    token: Option<&Secret>,
     request: &Request<B>,
     peer: IpAddr,
     public: bool,
@@ -25,7 +26,7 @@ pub(super) fn check<B>(
     if is_from_a_page(request.headers()) {
         return Err(Kind::CrossSite);
     }
-    let DoorKind::Admin { token, hosts } = kind else {
+    let DoorKind::Admin { hosts } = kind else {
         return Ok(());
     };
     check_host(request.uri(), request.headers(), hosts)?;
@@ -121,20 +122,31 @@ mod tests {
     const LOOPBACK: &str = "127.0.0.1";
     const ELSEWHERE: &str = "10.0.0.7";
 
-    fn admin(token: Option<&str>) -> DoorKind {
-        DoorKind::Admin {
-            token: token.map(Secret::new),
-            hosts: vec![Arc::from("admin.internal")],
-        }
+    /// A door and its token.
+    type Case = (DoorKind, Option<Secret>);
+
+    fn admin(token: Option<&str>) -> Case {
+        let hosts = vec![Arc::from("admin.internal")];
+        (DoorKind::Admin { hosts }, token.map(Secret::new))
     }
 
-    fn gate(kind: &DoorKind, headers: &[(&str, &str)], peer: &str, public: bool) -> Option<Kind> {
+    fn observe() -> Case {
+        (DoorKind::Observe, None)
+    }
+
+    fn gate(
+        (kind, token): &Case,
+        headers: &[(&str, &str)],
+        peer: &str,
+        public: bool,
+    ) -> Option<Kind> {
         let mut request = Request::builder().uri("/services");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(()).expect("a request");
-        check(kind, &request, peer.parse().expect("address"), public).err()
+        let peer = peer.parse().expect("address");
+        check(kind, token.as_ref(), &request, peer, public).err()
     }
 
     #[test]
@@ -171,12 +183,7 @@ mod tests {
             Some(Kind::BadRequest)
         );
         assert_eq!(
-            gate(
-                &DoorKind::Observe,
-                &[("host", "evil.example")],
-                ELSEWHERE,
-                true
-            ),
+            gate(&observe(), &[("host", "evil.example")], ELSEWHERE, true),
             None
         );
     }
@@ -190,7 +197,7 @@ mod tests {
             .expect("a request");
         let peer = LOOPBACK.parse().expect("address");
         assert_eq!(
-            check(&admin(None), &request, peer, false),
+            check(&admin(None).0, None, &request, peer, false),
             Err(Kind::Misdirected)
         );
     }
@@ -210,10 +217,7 @@ mod tests {
                 gate(&admin(None), &[host, header], LOOPBACK, false),
                 expected
             );
-            assert_eq!(
-                gate(&DoorKind::Observe, &[host, header], ELSEWHERE, true),
-                expected
-            );
+            assert_eq!(gate(&observe(), &[host, header], ELSEWHERE, true), expected);
         }
     }
 

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::drain::DrainWatcher;
-use crate::secret::Secret;
 use crate::snapshot::{AdminCommand, Current, StatusBoard};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
@@ -55,10 +54,10 @@ pub enum DoorKind {
     /// Read-only: `/metrics /livez /readyz /startupz`. Open to the network and
     /// asked by names that scrapers choose, so its Host is not checked.
     Observe,
+    /// The token is the one of the settings in force (`admin.token`): asked of
+    /// everybody when set; without one only loopback peers may see more than
+    /// the observe door shows.
     Admin {
-        /// Asked of everybody when set; without one only loopback peers may
-        /// see more than the observe door shows.
-        token: Option<Secret>,
         /// Host names served besides IP literals and `localhost`, lower-case.
         hosts: Vec<Arc<str>>,
     },

@@ -1,6 +1,7 @@
 //! Path and method to page.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -142,11 +143,12 @@ async fn dispatch(
     let page = Page::at(&path).filter(|page| !observe || page.is_public());
     // The gate comes first: a stranger does not learn which pages there are.
     let public = page.as_ref().is_some_and(Page::is_public);
-    gate::check(&door.kind, &request, peer, public).map_err(|kind| (kind, ""))?;
-    let page = page.ok_or((Kind::NotFound, ""))?;
     let house = &door.house;
-    let quits = house.current.load().settings.shutdown.quit_endpoint;
-    if page == Page::Quit && !quits {
+    let settings = Arc::clone(&house.current.load().settings);
+    let token = settings.admin.token.as_ref();
+    gate::check(&door.kind, token, &request, peer, public).map_err(|kind| (kind, ""))?;
+    let page = page.ok_or((Kind::NotFound, ""))?;
+    if page == Page::Quit && !settings.shutdown.quit_endpoint {
         return Err((Kind::NotFound, ""));
     }
     if !page.allows(request.method()) {

@@ -10,12 +10,14 @@ use crate::control::AfterPublish;
 use crate::health::CheckCell;
 use crate::model::{ProcessSettings, ServiceName};
 use crate::snapshot::Service;
+use crate::telemetry::log::{LogHandle, LogSettings};
 use crate::telemetry::metrics::{HealthKind, Metrics};
 use crate::upstream::monitor::{self, Target};
 
 /// Owns every task that belongs to a service.
 pub(super) struct Following {
     metrics: Metrics,
+    log: LogHandle,
     services: BTreeMap<ServiceName, Tasks>,
 }
 
@@ -27,9 +29,10 @@ struct Tasks {
 }
 
 impl Following {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(metrics: Metrics, log: LogHandle) -> Self {
         Self {
             metrics,
+            log,
             services: BTreeMap::new(),
         }
     }
@@ -68,5 +71,7 @@ impl AfterPublish for Following {
         self.services.remove(name);
     }
 
-    fn settings(&mut self, _settings: &Arc<ProcessSettings>) {}
+    fn settings(&mut self, settings: &Arc<ProcessSettings>) {
+        self.log.apply(LogSettings::of(settings));
+    }
 }

@@ -119,7 +119,7 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
         metrics: metrics.clone(),
         commands,
         lifecycle: lifecycle_sender,
-        after_publish: Box::new(follow::Following::new(metrics.clone())),
+        after_publish: Box::new(follow::Following::new(metrics.clone(), log.clone())),
     });
     let startup = Readiness::new();
     let started = startup.wait_for("configuration");
@@ -188,10 +188,7 @@ impl Crew {
 }
 
 fn bind_doors(settings: &ProcessSettings) -> Result<Vec<(DoorKind, TcpListener)>, StartError> {
-    let admin = DoorKind::Admin {
-        token: settings.admin.token.clone(),
-        hosts: Vec::new(),
-    };
+    let admin = DoorKind::Admin { hosts: Vec::new() };
     let wanted = [
         ("observe.listen", settings.observe, DoorKind::Observe),
         ("admin.listen", settings.admin.listen, admin),

@@ -50,7 +50,7 @@ impl Fixture {
 
     fn build(token: Option<Secret>, quit_endpoint: bool) -> Self {
         let metrics = Metrics::new(1);
-        let settings = Arc::new(settings(quit_endpoint));
+        let settings = Arc::new(settings(token, quit_endpoint));
         let current = Current::fixed(snapshot(&settings, &metrics));
         let (log, _) = detached(LogSettings::of(&settings), std::io::sink()).expect("a log");
         let board = StatusBoard::default();
@@ -70,7 +70,7 @@ impl Fixture {
         let mut doors = JoinSet::new();
         let observe_address = open(&mut doors, DoorKind::Observe, &house);
         let hosts = Vec::new();
-        let admin_address = open(&mut doors, DoorKind::Admin { token, hosts }, &house);
+        let admin_address = open(&mut doors, DoorKind::Admin { hosts }, &house);
         let fixture = Self {
             house,
             commands,
@@ -266,7 +266,7 @@ fn spec() -> ServiceSpec {
     }
 }
 
-fn settings(quit_endpoint: bool) -> ProcessSettings {
+fn settings(token: Option<Secret>, quit_endpoint: bool) -> ProcessSettings {
     ProcessSettings {
         services_dir: PathBuf::from("/services"),
         config_dir: None,
@@ -275,7 +275,7 @@ fn settings(quit_endpoint: bool) -> ProcessSettings {
         observe: DoorListen::Off,
         admin: AdminSettings {
             listen: DoorListen::Off,
-            token: None,
+            token,
         },
         outbound: OutboundSettings {
             listen: DoorListen::Off,
