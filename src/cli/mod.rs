@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 mod check;
+mod demo;
 mod explain;
 mod key;
 mod run;
@@ -40,6 +41,8 @@ enum Command {
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
+    /// Try it: three small apps behind their sidecars, with commands to paste
+    Demo(demo::DemoArgs),
     /// API keys
     Key(key::KeyArgs),
 }
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Schema(args) => schema::run(&args),
+            Command::Demo(args) => demo::run(&args),
             Command::Key(args) => key::run(&args),
         },
         Err(error) => {

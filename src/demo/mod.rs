@@ -98,10 +98,13 @@ impl Demo {
             probe(port + port_offset, what.to_owned())?;
         }
         let folder = Folder::create(environment).map_err(DemoError::Folder)?;
-        let written = SERVICES.iter().try_for_each(|(name, _, text)| {
+        let written = SERVICES.iter().try_for_each(|(name, port, text)| {
+            // In the file rather than by the daemon's own offset, so that the
+            // derived port of the app moves with it.
+            let moved = text.replace(&port.to_string(), &(port + port_offset).to_string());
             folder.write(
                 &format!("services/ecommerce/{name}/service.config.json"),
-                text,
+                &moved,
             )
         });
         written
@@ -121,7 +124,6 @@ impl Demo {
         ProcessFlags {
             config: Some(self.folder.path().join("config/outrigger.yaml")),
             services: Some(self.folder.path().join("services")),
-            port_offset: self.port_offset,
             log_level: Some("warn".to_owned()),
             ..ProcessFlags::default()
         }

@@ -10,4 +10,15 @@
 
 mod support;
 
+mod bad_files;
+mod doors;
 mod harness;
+mod identity;
+mod many_reloads;
+mod never_weaker;
+mod readme;
+mod reference_files;
+mod reload_under_load;
+mod scale;
+mod secrets;
+mod watching;

@@ -3,10 +3,10 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Request, Response};
@@ -15,7 +15,7 @@ use super::metrics::Metrics;
 use super::ports::free_ports;
 use super::process;
 use super::tree::Tree;
-use super::wait::{SOON, wait_for, wait_until};
+use super::wait::{SOON, wait_for};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_outrigger");
@@ -35,6 +35,7 @@ pub(crate) struct Setup {
     listen: &'static str,
     admin_listen: &'static str,
     admin_lines: String,
+    observe_listen: &'static str,
     reload: &'static str,
 }
 
@@ -56,6 +57,7 @@ impl Setup {
             listen: "127.0.0.1",
             admin_listen: "127.0.0.1",
             admin_lines: String::new(),
+            observe_listen: "127.0.0.1",
             reload: "{poll: 5s, quiet: 50ms, max: 200ms}",
         }
     }
@@ -77,6 +79,12 @@ impl Setup {
     /// Where public ports are bound.
     pub(crate) fn listen(mut self, address: &'static str) -> Self {
         self.listen = address;
+        self
+    }
+
+    /// Where probes and metrics are bound.
+    pub(crate) fn observe(mut self, address: &'static str) -> Self {
+        self.observe_listen = address;
         self
     }
 
@@ -108,15 +116,25 @@ impl Setup {
 
     /// Starts and returns at once.
     pub(crate) fn spawn(self) -> Daemon {
+        let Self {
+            listen,
+            admin,
+            admin_listen,
+            admin_lines,
+            ..
+        } = &self;
+        let Self {
+            observe,
+            observe_listen,
+            reload,
+            process,
+            ..
+        } = &self;
         let settings = format!(
-            "listen: {:?}\nadmin: {{listen: \"{}:{}\"{}}}\nobserve: {{listen: \"127.0.0.1:{}\"}}\nreload: {}\n{}",
-            self.listen,
-            self.admin_listen,
-            self.admin,
-            self.admin_lines,
-            self.observe,
-            self.reload,
-            self.process
+            "listen: \"{listen}\"\n\
+             admin: {{listen: \"{admin_listen}:{admin}\"{admin_lines}}}\n\
+             observe: {{listen: \"{observe_listen}:{observe}\"}}\n\
+             reload: {reload}\n{process}"
         );
         let config = self.folder.join("config");
         std::fs::create_dir_all(&config).expect("the folder is ours");
@@ -145,13 +163,16 @@ impl Setup {
 }
 
 /// Output of a child, gathered line by line.
-#[derive(Clone, Default)]
-struct Output(Arc<Mutex<String>>);
+#[derive(Default)]
+struct Output {
+    text: Arc<Mutex<String>>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 impl Output {
-    fn gather(&self, stream: impl Read + Send + 'static) {
-        let gathered = Arc::clone(&self.0);
-        thread::spawn(move || {
+    fn gather(&mut self, stream: impl Read + Send + 'static) {
+        let gathered = Arc::clone(&self.text);
+        self.threads.push(thread::spawn(move || {
             let mut reader = BufReader::new(stream);
             let mut line = Vec::new();
             while reader
@@ -162,11 +183,18 @@ impl Output {
                 gathered.push_str(&String::from_utf8_lossy(&line));
                 line.clear();
             }
-        });
+        }));
+    }
+
+    /// Waits for the end of both streams, which the child's end brings.
+    fn wait(&mut self) {
+        for thread in self.threads.drain(..) {
+            thread.join().expect("gathering does not panic");
+        }
     }
 
     fn text(&self) -> String {
-        self.0
+        self.text
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -190,7 +218,7 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary was built");
-        let output = Output::default();
+        let mut output = Output::default();
         output.gather(child.stdout.take().expect("stdout is piped"));
         output.gather(child.stderr.take().expect("stderr is piped"));
         Self {
@@ -260,15 +288,7 @@ impl Daemon {
         let (status, _) = wait_for("the daemon ends", deadline, || {
             child.try_wait().expect("a child can be waited for")
         });
-        // The gathering threads see the end of the pipes a moment later.
-        let settled = |before: &mut usize| {
-            let length = self.output.text().len();
-            let same = *before == length;
-            *before = length;
-            same
-        };
-        let mut before = 0;
-        wait_until("the output ends", SOON, || settled(&mut before));
+        self.output.wait();
         (status, self.output())
     }
 
@@ -367,23 +387,20 @@ impl Drop for Daemon {
     }
 }
 
-/// Runs the binary to its end in a folder; gives exit code and both outputs.
+/// Runs the binary to its end in a folder; gives exit code and what it printed.
+/// Panics when it does not end in time.
+#[track_caller]
 pub(crate) fn run_to_end(
-    folder: &std::path::Path,
+    folder: &Path,
     arguments: &[&str],
     environment: &[(&str, &str)],
-) -> (i32, String, String) {
-    let output = Command::new(BINARY)
+) -> (i32, String) {
+    let mut command = Command::new(BINARY);
+    command
         .args(arguments)
         .current_dir(folder)
         .env_clear()
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary was built");
-    (
-        output.status.code().unwrap_or(-1),
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+        .envs(environment.iter().copied());
+    let (status, output) = Daemon::spawn(command, 0, 0).wait_for_exit(START);
+    (status.code().unwrap_or(-1), output)
 }

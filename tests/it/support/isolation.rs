@@ -2,6 +2,7 @@
 //! one and cannot have it says so and ends; on the machines that check changes,
 //! all of them are there.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Something that starts another command: `unshare …`, `setpriv …`.
@@ -29,6 +30,19 @@ impl Wrapper {
     pub(crate) fn own_network() -> Option<Self> {
         let script = format!("ip link set lo up && ip address add {OTHER_ADDRESS}/32 dev lo");
         let wrapper = Self::shell(&["unshare", "--user", "--map-root-user", "--net"], &script);
+        wrapper.works().then_some(wrapper)
+    }
+
+    /// A file system at `path`, which must be a folder, on which every access
+    /// waits for ever: a mount whose server is gone.
+    pub(crate) fn hung_mount(path: &Path) -> Option<Self> {
+        let options = "fd=3,rootmode=40000,user_id=0,group_id=0";
+        let script = format!(
+            "exec 3<>/dev/fuse && mount -i -t fuse -o {options} hung {}",
+            path.display()
+        );
+        let prefix = ["unshare", "--user", "--map-root-user", "--mount"];
+        let wrapper = Self::shell(&prefix, &script);
         wrapper.works().then_some(wrapper)
     }
 
@@ -99,4 +113,14 @@ pub(crate) fn run_test_within(wrapper: &Wrapper, name: &str) {
         "`{name}` failed:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Runs the `#[ignore]`d test `name`, which is `test`, with every port of the
+/// machine to itself, or where the machine does not allow that, as it is.
+#[track_caller]
+pub(crate) fn with_own_ports(name: &str, test: fn()) {
+    match Wrapper::own_network() {
+        Some(wrapper) => run_test_within(&wrapper, name),
+        None => test(),
+    }
 }

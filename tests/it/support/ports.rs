@@ -41,18 +41,3 @@ pub(crate) fn free_ports(count: u16) -> Vec<u16> {
     }
     panic!("no {count} free ports in a row between {FIRST} and {LAST}");
 }
-
-/// An offset for `--port-offset` with which these ports, and those 10 000 above
-/// them where the apps live, are free.
-pub(crate) fn free_offset(ports: &[u16]) -> u16 {
-    for _ in 0..200 {
-        let offset = fastrand::u16(14_000..22_000);
-        let free = ports
-            .iter()
-            .all(|port| is_free(port + offset) && is_free(port + offset + 10_000));
-        if free {
-            return offset;
-        }
-    }
-    panic!("no free offset for {ports:?}");
-}

@@ -92,7 +92,7 @@ pub(crate) fn replace(path: &Path, text: impl AsRef<[u8]>) {
 
 /// Swaps a symbolic link atomically, as the kubelet does with `..data`.
 pub(crate) fn swap_link(link: &Path, target: &str) {
-    let beside = link.with_extension("tmp~");
+    let beside = link.with_file_name("..data_tmp");
     symlink(target, &beside).expect("the folder is ours");
     fs::rename(&beside, link).expect("both are in one folder");
 }
