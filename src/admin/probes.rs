@@ -66,12 +66,18 @@ fn sidecar(house: &House) -> Vec<String> {
     pending
 }
 
-/// What one service lacks. A bad reload is none of it: the last good version
+/// What one service lacks: keys to check tokens with, or its app. A bad reload is none of it: the last good version
 /// serves on.
 fn service_pending(service: &Service) -> Option<String> {
     let Some(health) = super::pages::health_of(service) else {
         return Some(format!("configuration of {}", service.name));
     };
+    if service
+        .as_ready()
+        .is_some_and(|ready| !ready.auth.is_ready())
+    {
+        return Some(format!("the key set of {}", service.name));
+    }
     let complaint = health.app.state(Instant::now()).complaint()?;
     Some(format!("the app of {} is {complaint}", service.name))
 }

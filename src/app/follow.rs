@@ -43,7 +43,7 @@ impl AfterPublish for Following {
         let Some(ready) = service.as_ready() else {
             return;
         };
-        ready.auth.start(&Handle::current());
+        ready.auth.start(&Handle::current(), &service.metrics);
         let known = self.services.get(&service.name);
         if known.is_some_and(|tasks| Arc::ptr_eq(&tasks.app_cell, &ready.health.app)) {
             return;

@@ -18,7 +18,7 @@ use crate::model::{
 };
 
 /// Accepted and checked, but requests that need them are answered 503.
-const NOT_BUILT: [Strategy; 2] = [Strategy::Custom, Strategy::Mtls];
+const NOT_BUILT: [Strategy; 1] = [Strategy::Mtls];
 
 /// Check the configuration and show what it means
 #[derive(Debug, Args)]
@@ -152,7 +152,7 @@ fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -
     if !unbuilt.is_empty() {
         let _ = writeln!(
             text,
-            "answering 503 until this strategy is built (custom, mtls): {}",
+            "answering 503 until this strategy is built (mtls): {}",
             unbuilt.join(", ")
         );
     }

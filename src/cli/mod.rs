@@ -7,6 +7,7 @@ mod key;
 mod run;
 mod schema;
 mod table;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// API keys
     Key(key::KeyArgs),
+    /// Tokens for services that check them with a secret
+    Token(token::TokenArgs),
 }
 
 /// Where the configuration is and which part of it counts.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
             Command::Schema(args) => schema::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Key(args) => key::run(&args),
+            Command::Token(args) => token::run(&args),
         },
         Err(error) => {
             // Help and version are no errors; everything else is bad usage.

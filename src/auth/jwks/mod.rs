@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::{JwksSource, JwtAlgorithm};
+use crate::telemetry::metrics::ServiceMetrics;
 
 use super::jwt::KeySet;
 
@@ -146,10 +147,10 @@ impl RemoteKeySet {
     }
 
     /// Begins fetching on `runtime`; does nothing if it was begun already.
-    pub(super) fn start(&self, runtime: &Handle) {
+    pub(super) fn start(&self, runtime: &Handle, metrics: &Arc<ServiceMetrics>) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
-            let refresh = refresh::run(Arc::clone(&self.shared));
+            let refresh = refresh::run(Arc::clone(&self.shared), Arc::clone(metrics));
             *task = Some(AbortOnDropHandle::new(runtime.spawn(refresh)));
         }
     }

@@ -1,7 +1,7 @@
 //! The task that keeps a key set fresh.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::auth::jwt::{KeyError, KeySet};
 use crate::model::{JwksSource, TlsClientSpec};
 use crate::net::client::{ColdClient, ColdError};
+use crate::telemetry::metrics::ServiceMetrics;
 
 use super::{Done, Shared, Timing};
 
@@ -52,7 +53,7 @@ struct Schedule {
 }
 
 /// Fetches until it is dropped.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>, metrics: Arc<ServiceMetrics>) {
     let JwksSource::Url { stale_keys, .. } = &shared.source else {
         return;
     };
@@ -95,6 +96,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 false
             }
         };
+        let keys = shared
+            .loaded
+            .load()
+            .as_ref()
+            .map_or(0, |loaded| loaded.set.len());
+        metrics.key_set_fetched(good, keys, SystemTime::now());
         shared.done.send_replace(Done {
             served: granted,
             good,

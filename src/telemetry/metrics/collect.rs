@@ -9,7 +9,7 @@ use prometheus::proto;
 use super::cells::{CODES, HistogramTotal, LaneCells, METHODS, Padded, RETRY_REASONS};
 use super::families::{self, Family, FamilyKind};
 use super::process;
-use super::service::ServiceMetrics;
+use super::service::{KeySetCells, ServiceMetrics};
 use super::{HealthGauge, Inner, RELOAD_RESULTS, locked};
 use crate::model::Cause;
 
@@ -53,6 +53,7 @@ impl Collector for AllMetrics {
         let mut families = Vec::with_capacity(families::ALL.len());
         lanes(&services, &mut families);
         decisions(&services, &mut families);
+        key_sets(&services, &mut families);
         self.inner.process_wide(&services, &mut families);
         process_metrics(&mut families);
         families
@@ -244,6 +245,33 @@ fn decisions(services: &[Arc<ServiceMetrics>], families: &mut Vec<proto::MetricF
         }
     }
     for filling in [errors, retries, auth] {
+        filling.finish(families);
+    }
+}
+
+/// Of services that have had a fetch.
+fn key_sets(services: &[Arc<ServiceMetrics>], families: &mut Vec<proto::MetricFamily>) {
+    let mut fetches = Filling::new(&families::JWKS_FETCHES);
+    let mut keys = Filling::new(&families::JWKS_KEYS);
+    let mut success = Filling::new(&families::JWKS_LAST_SUCCESS);
+    let load = |cell: &std::sync::atomic::AtomicU64| cell.load(Ordering::Relaxed) as f64;
+    for service in services {
+        let name = service.name.key();
+        let KeySetCells {
+            good,
+            failed,
+            keys: in_force,
+            last_success_ms,
+        } = &service.key_set;
+        let (good, failed) = (load(good), load(failed));
+        if good + failed > 0.0 {
+            fetches.add(&[name, "good"], good);
+            fetches.add(&[name, "failed"], failed);
+            keys.add(&[name], load(in_force));
+            success.add(&[name], load(last_success_ms) / 1e3);
+        }
+    }
+    for filling in [fetches, keys, success] {
         filling.finish(families);
     }
 }

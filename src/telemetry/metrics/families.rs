@@ -56,6 +56,12 @@ families! {
         "Answers made by the sidecar instead of the app, by cause; requests the parser refused are `bad_request`.";
     AUTH_DECISIONS = Counter "outrigger_auth_decisions_total" ["service", "strategy", "result", "reason"],
         "Authentication and authorization decisions.";
+    JWKS_FETCHES = Counter "outrigger_jwks_fetches_total" ["service", "result"],
+        "Fetches of a service's key set, by result: `good` or `failed`.";
+    JWKS_KEYS = Gauge "outrigger_jwks_keys" ["service"],
+        "Usable keys in force; 0 while tokens cannot be judged.";
+    JWKS_LAST_SUCCESS = Gauge "outrigger_jwks_last_success_timestamp_seconds" ["service"],
+        "Unix time of the last good fetch; 0 before the first.";
     RETRIES = Counter "outrigger_retries_total" ["service", "reason"],
         "Attempts after the first.";
     HEALTH_STATUS = Gauge "outrigger_health_status" ["target", "kind"],

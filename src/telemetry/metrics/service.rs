@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Method;
 
@@ -27,6 +27,7 @@ pub struct ServiceMetrics {
     pub(super) shards: Box<[Padded<ServiceCells>]>,
     pub(super) peers: Mutex<BTreeMap<Arc<str>, Weak<PeerMetrics>>>,
     pub(super) stale: AtomicBool,
+    pub(super) key_set: KeySetCells,
 }
 
 impl ServiceMetrics {
@@ -37,6 +38,7 @@ impl ServiceMetrics {
             shards: (0..shards).map(|_| Padded(ServiceCells::new())).collect(),
             peers: Mutex::new(BTreeMap::new()),
             stale: AtomicBool::new(false),
+            key_set: KeySetCells::default(),
         }
     }
 
@@ -72,6 +74,26 @@ impl ServiceMetrics {
         self.stale.store(stale, Ordering::Relaxed);
     }
 
+    /// A fetch of the service's key set ended; `keys` are in force now, `None`
+    /// if nothing came.
+    pub fn key_set_fetched(&self, good: bool, keys: usize, now: SystemTime) {
+        let KeySetCells {
+            good: good_count,
+            failed,
+            keys: in_force,
+            last_success_ms,
+        } = &self.key_set;
+        in_force.store(keys as u64, Ordering::Relaxed);
+        if good {
+            good_count.fetch_add(1, Ordering::Relaxed);
+            let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let since_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            last_success_ms.store(since_ms, Ordering::Relaxed);
+        } else {
+            failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Requests in flight on all workers, inbound.
     pub fn inbound_in_flight(&self) -> i64 {
         self.shards
@@ -79,6 +101,15 @@ impl ServiceMetrics {
             .map(|shard| shard.0.inbound.in_flight.load(Ordering::Relaxed))
             .sum()
     }
+}
+
+/// What is told of a service's key set; written by its one task.
+#[derive(Debug, Default)]
+pub(super) struct KeySetCells {
+    pub(super) good: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) keys: AtomicU64,
+    pub(super) last_success_ms: AtomicU64,
 }
 
 /// All cells for calls of one service toward one peer.

@@ -1,112 +1,20 @@
 //! Key-set servers in every mood, over real sockets.
 
-use std::io::{Read, Write};
+mod server;
+
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicUsize;
-use std::thread;
 use std::time::SystemTime;
 
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey};
+use jsonwebtoken::Algorithm;
 use serde_json::json;
+
+use server::{Mood, Server, document, key};
 
 use super::*;
 use crate::auth::tests::{Sent, get};
 use crate::auth::{AuthContext, AuthWorker, Authenticator};
 use crate::model::{AuthPolicy, AuthReason, JwtKeys, JwtPolicy, Kind, Requirement, Strategy};
 use crate::net::deadline::{Clock, Deadlines};
-
-/// What the server answers next.
-#[derive(Debug, Clone)]
-enum Mood {
-    Keys(Vec<&'static str>),
-    Raw(Vec<u8>),
-    Status(u16),
-    /// Accepts and says nothing.
-    Hang,
-}
-
-/// A key-set server on loopback, one thread, until it is dropped.
-struct Server {
-    address: SocketAddr,
-    mood: Arc<Mutex<Mood>>,
-    served: Arc<AtomicUsize>,
-}
-
-impl Server {
-    fn start(mood: Mood) -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), mood)
-    }
-
-    fn on(listener: TcpListener, mood: Mood) -> Self {
-        let address = listener.local_addr().unwrap();
-        let mood = Arc::new(Mutex::new(mood));
-        let served = Arc::new(AtomicUsize::new(0));
-        let (shared, count) = (Arc::clone(&mood), Arc::clone(&served));
-        // Ends with the test process.
-        thread::spawn(move || {
-            let mut hanging = Vec::new();
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { continue };
-                let mut head = [0; 4096];
-                if stream.read(&mut head).unwrap_or(0) == 0 {
-                    continue;
-                }
-                count.fetch_add(1, Ordering::SeqCst);
-                let mood = shared.lock().unwrap().clone();
-                let (status, body) = match mood {
-                    Mood::Hang => {
-                        hanging.push(stream);
-                        continue;
-                    }
-                    Mood::Status(status) => (status, b"{\"keys\":[]}".to_vec()),
-                    Mood::Raw(body) => (200, body),
-                    Mood::Keys(kids) => (200, document(&kids)),
-                };
-                let answer = format!(
-                    "HTTP/1.1 {status} X\r\nlocation: /elsewhere\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-                    body.len()
-                );
-                let _ = stream.write_all(answer.as_bytes());
-                let _ = stream.write_all(&body);
-            }
-        });
-        Self {
-            address,
-            mood,
-            served,
-        }
-    }
-
-    fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-    }
-
-    fn served(&self) -> usize {
-        self.served.load(Ordering::SeqCst)
-    }
-}
-
-/// The private key a kid stands for.
-fn key(kid: &str) -> EncodingKey {
-    let pem = match kid {
-        "one" => include_str!("../tests/keys/ec-P-256.pem"),
-        _ => include_str!("../tests/keys/other-ec-P-256.pem"),
-    };
-    EncodingKey::from_ec_pem(pem.as_bytes()).unwrap()
-}
-
-fn document(kids: &[&str]) -> Vec<u8> {
-    let keys: Vec<_> = kids
-        .iter()
-        .map(|kid| {
-            let mut jwk = Jwk::from_encoding_key(&key(kid), Algorithm::ES256).unwrap();
-            jwk.common.key_id = Some((*kid).to_owned());
-            jwk
-        })
-        .collect();
-    json!({ "keys": keys }).to_string().into_bytes()
-}
 
 fn token(kid: Option<&str>, signer: &str) -> String {
     let now = SystemTime::now()
@@ -179,7 +87,7 @@ impl Service {
     }
 
     fn started(self) -> Self {
-        self.authenticator.start(&Handle::current());
+        self.authenticator.start(&Handle::current(), &metrics());
         self
     }
 
@@ -203,6 +111,11 @@ async fn until(condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "the condition never came true");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+fn metrics() -> Arc<ServiceMetrics> {
+    let name = crate::model::ServiceName::new("shop", "orders").unwrap();
+    crate::telemetry::metrics::Metrics::new(1).service(&name)
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -382,7 +295,7 @@ async fn the_key_set_outlives_a_change_of_policy_and_its_task_does_not_outlive_i
     assert!(next.is_ready(), "keys are kept");
     let weak = Arc::downgrade(&next.key_set_for_tests().shared);
     drop(service);
-    next.start(&Handle::current());
+    next.start(&Handle::current(), &metrics());
     assert_eq!(server.served(), 1);
     drop(next);
     until(|| weak.strong_count() == 0).await;
