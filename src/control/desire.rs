@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::claims::{Listen, Wanted};
 use super::force::Force;
-use super::omission::opens;
+use super::omission::Opening;
 use crate::config::{Compilation, Compiled};
 use crate::model::{ProcessSettings, ServiceName};
 
@@ -15,22 +15,24 @@ pub(super) struct Desire {
     pub(super) hash: Arc<str>,
     pub(super) desired: BTreeMap<ServiceName, Wanted>,
     /// Would open by omission; the version in force is wanted instead.
-    pub(super) opening: BTreeSet<ServiceName>,
+    pub(super) opening: BTreeMap<ServiceName, Opening>,
     /// Whether any service is to be fronted here, good or not.
     pub(super) any_local: bool,
 }
 
 impl Desire {
     /// What is wanted of the local services: the new version where there is a
-    /// good one, what is in force where there is not.
+    /// good one, what is in force where there is not. `cut` names the services
+    /// whose file is only the beginning of the one in force.
     pub(super) fn of(
         force: &Force,
         settings: &Arc<ProcessSettings>,
         hash: &Arc<str>,
         compilation: &Compilation,
+        cut: &BTreeSet<ServiceName>,
     ) -> Self {
         let mut desired = BTreeMap::new();
-        let mut opening = BTreeSet::new();
+        let mut opening = BTreeMap::new();
         let mut any_local = false;
         for (name, compiled) in &compilation.services {
             let Compiled::Local(local) = compiled else {
@@ -40,11 +42,16 @@ impl Desire {
             let in_force = force.services.get(name).map(|service| &service.wanted);
             let before = in_force.and_then(Wanted::spec);
             let wanted = match (&local.spec, before) {
-                (Ok(next), Some(before)) if opens(&before.auth, &next.auth) => {
-                    opening.insert(name.clone());
-                    in_force.cloned()
+                (Ok(next), Some(before)) => {
+                    match Opening::between(before, next, cut.contains(name)) {
+                        Some(how) => {
+                            opening.insert(name.clone(), how);
+                            in_force.cloned()
+                        }
+                        None => Some(Wanted::Ready(Arc::clone(next))),
+                    }
                 }
-                (Ok(next), _) => Some(Wanted::Ready(Arc::clone(next))),
+                (Ok(next), None) => Some(Wanted::Ready(Arc::clone(next))),
                 (Err(_), Some(_)) => in_force.cloned(),
                 (Err(invalid), None) => match invalid.port {
                     Some(port) => Some(Wanted::Invalid(Listen {

@@ -29,6 +29,7 @@ mod reconcile;
 mod report;
 mod restart;
 mod slots;
+mod sources;
 mod trigger;
 mod turn;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::force::Refusal;
+use super::omission::Opening;
 use super::reconcile::{Reconciler, Why};
 use crate::config::{Compilation, Compiled, Problem, Tree};
 use crate::model::{Origin, ServiceName};
@@ -22,11 +23,21 @@ impl Reconciler {
             .collect();
         let at = |name: &ServiceName, key: &str| origin_of(name, key, compilation, &files);
         let mut problems = Vec::new();
-        for name in &self.opening {
-            let message = "would be open to everyone: the version in force asks for \
-                           authentication, this one says nothing";
+        for (name, how) in &self.opening {
+            let (message, hint) = match how {
+                Opening::Silent => (
+                    "would be open to everyone: the version in force asks for \
+                     authentication, this one says nothing",
+                    "write `strategy: none` to open it",
+                ),
+                Opening::Cut => (
+                    "looks cut off: it is the beginning of the version in force, \
+                     without lines that keep callers out",
+                    "if they were removed on purpose, end the file with a comment",
+                ),
+            };
             let problem = Problem::error(at(name, "auth"), message);
-            problems.push(problem.hint("write `strategy: none` to open it").of(name));
+            problems.push(problem.hint(hint).of(name));
         }
         for (name, refused) in &self.refused {
             let problem = match &refused.why {

@@ -11,6 +11,7 @@ use super::desire::Desire;
 use super::diff::diff;
 use super::follow::AfterPublish;
 use super::force::{Candidate, Committed, Force, Refusal, Terms};
+use super::omission::Opening;
 use super::prepare::{BuildRequest, Built, Workshop};
 use super::slots::Slots;
 use super::turn::Cause;
@@ -84,7 +85,7 @@ pub(super) struct Reconciler {
     pending: BTreeMap<ServiceName, Pending>,
     pub(super) refused: BTreeMap<ServiceName, Refused>,
     /// Would open by omission.
-    pub(super) opening: BTreeSet<ServiceName>,
+    pub(super) opening: BTreeMap<ServiceName, Opening>,
     new_settings: Option<Arc<ProcessSettings>>,
 }
 
@@ -101,7 +102,7 @@ impl Reconciler {
             slots: Slots::default(),
             pending: BTreeMap::new(),
             refused: BTreeMap::new(),
-            opening: BTreeSet::new(),
+            opening: BTreeMap::new(),
             new_settings: None,
         }
     }
@@ -368,7 +369,7 @@ impl Reconciler {
 
     /// Whether the version on disk was kept out of force.
     pub(super) fn is_refused(&self, name: &ServiceName) -> bool {
-        self.opening.contains(name) || self.refused.contains_key(name)
+        self.opening.contains_key(name) || self.refused.contains_key(name)
     }
 }
 

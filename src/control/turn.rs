@@ -18,6 +18,7 @@ use super::observe::{Hung, Observation, Observer};
 use super::prepare::{Build, Built, Workshop};
 use super::reconcile::Reconciler;
 use super::report::{Reporter, View};
+use super::sources::Sources;
 use super::trigger::{Bell, Trigger};
 use crate::config::{Compilation, Compiled, Problem, Tree};
 use crate::model::{Origin, ProcessSettings, ServiceName};
@@ -56,6 +57,8 @@ pub(super) struct Turn {
     /// The compiler failed on the present tree.
     compiler_failed: bool,
     hash: Arc<str>,
+    /// The bytes that the versions in force were compiled from.
+    sources: Sources,
     reconciler: Reconciler,
     reporter: Reporter,
 }
@@ -85,6 +88,7 @@ impl Turn {
             compilation: Compilation::default(),
             compiler_failed: false,
             hash: Arc::from(""),
+            sources: Sources::default(),
             reconciler: Reconciler::new(force, Workshop::new(build), after_publish),
             reporter,
         }
@@ -152,6 +156,7 @@ impl Turn {
     pub(super) async fn take_built(&mut self, built: Built) {
         let desire = self.desire();
         let outcome = self.reconciler.late(built, &desire).await;
+        self.remember_sources();
         self.reporter.note(&outcome);
         self.report(outcome.published(), outcome.published());
     }
@@ -266,13 +271,23 @@ impl Turn {
     async fn reconcile(&mut self, cause: Cause) -> bool {
         let desire = self.desire();
         let outcome = self.reconciler.reconcile(cause, &desire).await;
+        self.remember_sources();
         self.reporter.note(&outcome);
         outcome.published()
     }
 
     fn desire(&self) -> Desire {
         let force = &self.reconciler.force;
-        Desire::of(force, self.settings(), &self.hash, &self.compilation)
+        let cut = self.sources.cut(&self.tree);
+        Desire::of(force, self.settings(), &self.hash, &self.compilation, &cut)
+    }
+
+    fn remember_sources(&mut self) {
+        let force = &self.reconciler.force.services;
+        self.sources
+            .remember(&self.tree, &self.compilation, |name| {
+                force.get(name).and_then(|service| service.wanted.spec())
+            });
     }
 
     async fn watch(&mut self, seen: &Arc<Observation>) {

@@ -79,7 +79,6 @@ fn truncate_all(tree: &Tree, files: &[(String, String, String)], daemon: &Daemon
 }
 
 #[test]
-#[ignore = "a cut can still drop the last rules"]
 fn no_prefix_of_a_guarded_file_weakens_it() {
     let _machine = shared_machine();
     let app = App::start(scripts::ok);
