@@ -144,7 +144,6 @@ fn the_files_of_the_configuration_reference_are_good() {
 }
 
 #[test]
-#[ignore = "needs the monitors"]
 fn the_demo_answers_and_its_commands_work() {
     let _machine = shared_machine();
     with_own_ports("readme::inside_the_demo", inside_the_demo);
