@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,9 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let metrics = Metrics::new(settings.workers);
     let log = log::init(LogSettings::of(&settings), metrics.lines_dropped())?;
+    if settings.disabled {
+        tracing::warn!("MICROSERVICES is false: no service is fronted");
+    }
     let doors = bind_doors(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -170,12 +174,14 @@ impl Crew {
             threads: Vec::new(),
             gone,
         };
+        let warned = Arc::new(AtomicBool::new(false));
         for index in 0..count {
             let (sender, commands) = mpsc::channel(WORKER_QUEUE);
             let context = WorkerContext {
                 index,
                 current: current.clone(),
                 log: log.clone(),
+                warned: Arc::clone(&warned),
                 commands,
             };
             let thread =

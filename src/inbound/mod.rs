@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 
 use crate::auth::{Allowed, Call};
 use crate::forward::{self, AnswerBody, Client};
-use crate::model::{Failure, Kind};
+use crate::model::{Failure, Kind, is_private};
 use crate::snapshot::Ready;
 use crate::telemetry::metrics::AuthResult;
 use crate::telemetry::record::Record;
@@ -183,6 +183,9 @@ impl Door {
         let trusted = &ready.settings.trusted_proxies;
         let client = Client::of(&parts.headers, self.client.peer, trusted);
         record.client = client.address;
+        if client.forwarded && !client.trusted && is_near(client.address) {
+            self.local.parts.warn_of_unlisted_proxy(client.address);
+        }
         Ok(Arrival {
             parts,
             body,
@@ -236,6 +239,11 @@ impl Door {
             }
         }
     }
+}
+
+/// Loopback or private: perhaps a proxy of ours.
+fn is_near(address: IpAddr) -> bool {
+    address.is_loopback() || is_private(address)
 }
 
 /// An answer of ours.

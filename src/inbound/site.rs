@@ -1,8 +1,10 @@
 //! A service as one worker sees it.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::auth::AuthWorker;
@@ -21,7 +23,22 @@ pub struct WorkerParts {
     pub deadlines: Deadlines,
     pub ids: IdGenerator,
     pub log: LogHandle,
+    /// Shared by all workers: untrusted forwarding headers were warned of.
+    pub warned: Arc<AtomicBool>,
     pub auth: AuthWorker,
+}
+
+impl WorkerParts {
+    /// One WARN per process: a proxy in front that is not listed makes every
+    /// client look like the proxy.
+    pub(super) fn warn_of_unlisted_proxy(&self, peer: IpAddr) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %peer,
+                "a private peer sends forwarding headers but is not in trustedProxies: they are replaced"
+            );
+        }
+    }
 }
 
 /// A service's place in a worker; its content changes with each generation.

@@ -10,6 +10,8 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,8 @@ pub struct WorkerContext {
     pub index: usize,
     pub current: Current,
     pub log: LogHandle,
+    /// Shared by all workers: untrusted forwarding headers were warned of.
+    pub warned: Arc<AtomicBool>,
     pub commands: mpsc::Receiver<WorkerCommand>,
 }
 
@@ -100,6 +104,7 @@ impl Worker {
             deadlines: deadlines.clone(),
             ids: IdGenerator::new(),
             log: context.log,
+            warned: context.warned,
             auth: AuthWorker::new(context.index, deadlines.clone()),
         };
         Self {
