@@ -10,6 +10,9 @@
 
 mod support;
 
+mod auth_hooks;
+mod auth_key_sets;
+mod auth_tokens;
 mod bad_files;
 mod doors;
 mod harness;
