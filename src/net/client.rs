@@ -317,3 +317,119 @@ impl AsyncWrite for Carrier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use rustls::ServerConfig;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// Made by `openssl`, for tests only, valid for a hundred years.
+    fn file(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("src/net/tests")
+            .join(name)
+    }
+
+    fn tls(ca: &str, server_name: Option<&str>) -> TlsClientSpec {
+        TlsClientSpec {
+            ca: Some(file(ca)),
+            server_name: server_name.map(Arc::from),
+            ..TlsClientSpec::default()
+        }
+    }
+
+    /// An HTTPS server with one answer for everybody.
+    async fn server(answer: &'static [u8]) -> SocketAddr {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::from_pem_file(file("server.key.pem")).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(certificates(&file("server.pem")).unwrap(), key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    continue;
+                };
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        address
+    }
+
+    async fn get(
+        address: SocketAddr,
+        host: &str,
+        spec: &TlsClientSpec,
+    ) -> Result<Response<Bytes>, ColdError> {
+        let uri: Uri = format!("https://{host}:{}/", address.port())
+            .parse()
+            .unwrap();
+        let client = ColdClient::for_uri(&uri, spec).await?;
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = uri;
+        client.send(request, 64).await
+    }
+
+    #[tokio::test]
+    async fn speaks_tls_with_the_named_ca_only() {
+        let address = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        let own = tls("ca.pem", None);
+        for host in ["localhost", "127.0.0.1"] {
+            let response = get(address, host, &own).await.unwrap();
+            assert_eq!(response.body(), "ok", "{host}");
+        }
+        let renamed = get(address, "localhost", &tls("ca.pem", Some("keys.example"))).await;
+        assert!(renamed.is_ok());
+        for spec in [
+            tls("other-ca.pem", None),
+            tls("ca.pem", Some("evil.example")),
+            TlsClientSpec::default(),
+        ] {
+            let refused = get(address, "localhost", &spec).await;
+            assert!(
+                matches!(refused, Err(ColdError::Connect(_) | ColdError::NoRoots)),
+                "{refused:?}"
+            );
+        }
+        let missing = get(address, "localhost", &tls("missing.pem", None)).await;
+        assert!(matches!(missing, Err(ColdError::File { .. })));
+        let empty = get(address, "localhost", &tls("server.key.pem", None)).await;
+        assert!(matches!(empty, Err(ColdError::NoRoots)));
+    }
+
+    #[tokio::test]
+    async fn answers_are_bounded_and_redirects_are_answers() {
+        let address = server(b"HTTP/1.1 302 X\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n").await;
+        let own = tls("ca.pem", None);
+        let response = get(address, "localhost", &own).await.unwrap();
+        assert_eq!(response.status(), 302);
+        let address = server(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 65\r\n\r\n\
+              ------------------------------------------------------------------",
+        )
+        .await;
+        let large = get(address, "localhost", &own).await;
+        assert!(matches!(large, Err(ColdError::TooLarge(64))), "{large:?}");
+        let address = server(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort").await;
+        let cut = get(address, "localhost", &own).await;
+        assert!(matches!(cut, Err(ColdError::Broken(_))), "{cut:?}");
+        let address = server(b"SMTP ready\r\n\r\n").await;
+        let other = get(address, "localhost", &own).await;
+        assert!(matches!(other, Err(ColdError::Broken(_))), "{other:?}");
+    }
+}

@@ -87,4 +87,10 @@ impl Tokens {
     pub(super) fn len(&self, worker: usize) -> usize {
         self.0.of(worker).try_lock().unwrap().len()
     }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self, worker: usize) -> usize {
+        let used = self.0.of(worker).try_lock().unwrap().memory_used();
+        used.entries + used.map
+    }
 }

@@ -82,3 +82,10 @@ fn the_cache_is_bounded() {
     let kept = jwt.tokens.len(0);
     assert!((100..700).contains(&kept), "{kept}");
 }
+
+#[test]
+fn an_unused_cache_weighs_little() {
+    let jwt = jwt(&policy("orders"));
+    let bytes = jwt.tokens.bytes(0);
+    assert!(bytes < 4096, "{bytes}");
+}
