@@ -20,6 +20,8 @@ pub struct Compilation {
     pub referenced: BTreeSet<PathBuf>,
     /// Services compiled this time rather than taken from memory.
     pub compiled: usize,
+    /// Whether a file that is named did not answer: to be compiled again.
+    pub unanswered: bool,
     /// Worth one INFO line each; only of services compiled this time.
     pub notes: Vec<(ServiceName, String)>,
 }

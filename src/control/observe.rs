@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::discover::{FolderId, Scan, same_content, scan};
 use super::read::{ReadError, regular_file};
-use crate::config::MAX_FILE_BYTES;
+use crate::config::{MAX_FILE_BYTES, Patience};
 use crate::model::{ReloadSettings, ServiceName};
 
 /// A look that takes longer is given up for this turn; 10 000 services on a
@@ -30,6 +30,8 @@ const MAX_FOLDER_NAMES: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fingerprint {
     Absent,
+    /// Did not answer in time.
+    Silent,
     Unreadable(String),
     Digest([u8; 32]),
 }
@@ -84,6 +86,8 @@ pub(super) struct Observer {
     working_dir: Arc<Path>,
     /// The last look, whose bytes are shared with the next.
     last: Option<Arc<Observation>>,
+    /// For referenced files, which may lie on another file system than the tree.
+    patience: Patience,
     /// A look that was given up and still runs.
     running: Option<JoinHandle<Arc<Observation>>>,
 }
@@ -95,6 +99,7 @@ impl Observer {
             // Without a working directory paths are shown absolute.
             working_dir: Arc::from(std::env::current_dir().unwrap_or_default()),
             last: None,
+            patience: Patience::default(),
             running: None,
         }
     }
@@ -107,8 +112,10 @@ impl Observer {
         let mut running = self.running.take().unwrap_or_else(|| {
             let (root, working_dir) = (Arc::clone(&self.root), Arc::clone(&self.working_dir));
             let (last, referenced) = (self.last.clone(), Arc::clone(referenced));
+            let patience = self.patience.clone();
             tokio::task::spawn_blocking(move || {
-                Arc::new(look(&root, &working_dir, last.as_deref(), &referenced))
+                let scan = scan(&root, &working_dir, last.as_deref().map(|last| &last.scan));
+                Arc::new(look(&root, scan, &referenced, &patience))
             })
         });
         match timeout(LOOK_TIMEOUT, &mut running).await {
@@ -169,25 +176,30 @@ fn settled_part(before: &Observation, after: &Observation) -> Observation {
 
 fn look(
     root: &Path,
-    working_dir: &Path,
-    last: Option<&Observation>,
+    scan: Scan,
     referenced: &BTreeSet<PathBuf>,
+    patience: &Patience,
 ) -> Observation {
-    let scan = scan(root, working_dir, last.map(|last| &last.scan));
-    let mut buffer = Vec::new();
-    let referenced: BTreeMap<_, _> = referenced
-        .iter()
-        .map(|path| (path.clone(), fingerprint(path, &mut buffer)))
-        .collect();
-    let parents = referenced.keys().map(PathBuf::as_path).chain([root]);
+    // Folders first: one that hangs is then known for every file in it.
+    let parents = referenced.iter().map(PathBuf::as_path).chain([root]);
     let mut around = BTreeMap::new();
     for folder in parents.filter_map(Path::parent) {
-        if !around.contains_key(folder)
-            && let Ok(metadata) = fs::metadata(folder)
-        {
-            around.insert(folder.to_owned(), FolderId::of(&metadata));
+        if !around.contains_key(folder) {
+            let asked = folder.to_owned();
+            let answer = patience.ask(folder, move || fs::metadata(asked));
+            if let Some(Ok(metadata)) = answer {
+                around.insert(folder.to_owned(), FolderId::of(&metadata));
+            }
         }
     }
+    let referenced = referenced
+        .iter()
+        .map(|path| {
+            let asked = path.clone();
+            let answer = patience.ask(path, move || fingerprint(&asked));
+            (path.clone(), answer.unwrap_or(Fingerprint::Silent))
+        })
+        .collect();
     Observation {
         scan,
         unsettled: BTreeSet::new(),
@@ -196,7 +208,7 @@ fn look(
     }
 }
 
-fn fingerprint(path: &Path, buffer: &mut Vec<u8>) -> Fingerprint {
+fn fingerprint(path: &Path) -> Fingerprint {
     if let Ok(metadata) = fs::metadata(path) {
         if metadata.is_dir() {
             return folder_fingerprint(path);
@@ -207,10 +219,11 @@ fn fingerprint(path: &Path, buffer: &mut Vec<u8>) -> Fingerprint {
             return digest(context);
         }
     }
-    match regular_file(path, MAX_FILE_BYTES, buffer) {
+    let mut bytes = Vec::new();
+    match regular_file(path, MAX_FILE_BYTES, &mut bytes) {
         Ok(()) => {
             let mut context = Context::new(&SHA256);
-            context.update(buffer);
+            context.update(&bytes);
             digest(context)
         }
         Err(ReadError::Absent) => Fingerprint::Absent,
@@ -316,10 +329,14 @@ mod tests {
         write(folder.path(), "shop.cart.yaml", "port: 1\n");
         write(folder.path(), "shop.pay.yaml", "port: 2\n");
         let none = BTreeSet::new();
-        let before = look(folder.path(), folder.path(), None, &none);
+        let take = || {
+            let scan = scan(folder.path(), folder.path(), None);
+            look(folder.path(), scan, &none, &Patience::default())
+        };
+        let before = take();
         write(folder.path(), "shop.cart.yaml", "port: 11\n");
         write(folder.path(), "shop.new.yaml", "port: 3\n");
-        let after = look(folder.path(), folder.path(), None, &none);
+        let after = take();
         let unsettled = settled_part(&before, &after).unsettled;
         let unsettled: Vec<_> = unsettled.iter().map(ServiceName::key).collect();
         assert_eq!(unsettled, ["shop/cart", "shop/new"]);
@@ -336,7 +353,10 @@ mod tests {
         write(&folder.path().join("migrations"), "1.sql", "select 1");
         let large = "x".repeat(usize::try_from(MAX_FILE_BYTES).expect("small") + 1);
         write(folder.path(), "large", &large);
-        let take = || look(&root, folder.path(), None, &paths);
+        let take = || {
+            let scan = scan(&root, folder.path(), None);
+            look(&root, scan, &paths, &Patience::default())
+        };
         let before = take();
         assert!(before.same_as(&take()));
         assert!(before.folders().contains_key(folder.path()));

@@ -138,7 +138,8 @@ impl Turn {
                 confirm_removals: true,
             };
         let believed = self.believe(&seen, confirmed);
-        let compiling = differs || believed || process_differs || self.compiler_failed;
+        let tried_in_vain = self.compiler_failed || self.compilation.unanswered;
+        let compiling = differs || believed || process_differs || tried_in_vain;
         // New references are looked at for the first time without having changed.
         let compiled = compiling && self.compile().await;
         let published = self.reconcile(cause).await;

@@ -158,7 +158,6 @@ fn two_hundred_local_services_among_a_thousand() {
 }
 
 #[test]
-#[ignore = "a hung file still holds up the control loop"]
 fn nobody_waits_for_a_service_whose_files_hang() {
     let app = App::start(scripts::say_header(STEP));
     let ports = free_ports(2);

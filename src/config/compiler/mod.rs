@@ -24,7 +24,7 @@ use super::compile::{self, Context, Neighbour, Outline, Resolution};
 use super::problem::{Problem, Severity};
 use super::process::{Environment, LoadedProcess};
 use super::report::Report;
-use super::source::{Bounds, Files, Loaded};
+use super::source::{Bounds, Files, Loaded, Patience};
 use super::suggest;
 use super::tree::{FileContent, Tree, TreeFile};
 use crate::model::{EffectiveValue, PeerSpec, ServiceName, ServiceSpec};
@@ -40,6 +40,7 @@ pub struct Compiler {
     environment: Environment,
     entries: BTreeMap<ServiceName, Entry>,
     holders: Holders,
+    patience: Patience,
 }
 
 /// What is remembered of a service.
@@ -101,6 +102,7 @@ impl Compiler {
             environment,
             entries: BTreeMap::new(),
             holders: Holders::default(),
+            patience: Patience::default(),
         }
     }
 
@@ -117,7 +119,7 @@ impl Compiler {
     /// that references name.
     pub fn compile(&mut self, tree: &Tree) -> Compilation {
         let mut turn = Turn {
-            files: Files::default(),
+            files: Files::asking(&self.patience),
             compiled: BTreeSet::new(),
             notes: Vec::new(),
         };
@@ -321,6 +323,7 @@ impl Compiler {
             problems,
             referenced,
             compiled: turn.compiled.len(),
+            unanswered: self.patience.was_tried(),
             notes: turn.notes,
         }
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::patience::Patience;
 use crate::config::tree::MAX_FILE_BYTES;
 
 /// Why a file was not read.
@@ -19,6 +20,8 @@ pub enum FileFault {
     TooLarge,
     #[error("lies outside the folders a service may read")]
     OutOfBounds,
+    #[error("does not answer")]
+    Silent,
     /// The operating system's text.
     #[error("cannot be read: {0}")]
     Unreadable(String),
@@ -76,40 +79,60 @@ pub(crate) type Loaded = Result<Arc<[u8]>, FileFault>;
 pub(crate) struct Files {
     contents: HashMap<PathBuf, Loaded>,
     /// Canonical forms of bounds and of named files.
-    canonical: HashMap<PathBuf, Option<PathBuf>>,
+    canonical: HashMap<PathBuf, Result<PathBuf, FileFault>>,
+    patience: Patience,
 }
 
 impl Files {
+    /// With what is known of folders that do not answer.
+    pub(crate) fn asking(patience: &Patience) -> Self {
+        Self {
+            patience: patience.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The content of an absolute path, if it lies within the bounds.
     pub(crate) fn load(&mut self, path: &Path, bounds: &Bounds) -> Loaded {
-        let Some(real) = self.canonical(path) else {
-            return match std::fs::canonicalize(path) {
-                Err(error) => Err(error.into()),
-                Ok(_) => Err(FileFault::Missing),
-            };
+        // Folders first: one that hangs is then known for every file in it.
+        let folders = match bounds {
+            Bounds::Anywhere => None,
+            Bounds::Below(folders) => Some(self.all_canonical(folders)),
         };
-        if let Bounds::Below(folders) = bounds {
-            let inside = folders.iter().any(|folder| {
-                self.canonical(folder)
-                    .is_some_and(|folder| real.starts_with(&folder) && real != folder)
-            });
-            if !inside {
+        let real = self.canonical(path)?;
+        if let Some(folders) = folders {
+            let is_inside = |folder: &PathBuf| real.starts_with(folder) && real != *folder;
+            if !folders.iter().any(is_inside) {
                 return Err(FileFault::OutOfBounds);
             }
         }
         if let Some(known) = self.contents.get(&real) {
             return known.clone();
         }
-        let loaded = read_regular(&real).map(Arc::from);
+        let file = real.clone();
+        let answer = self.patience.ask(&real, move || read_regular(&file));
+        let loaded = answer.unwrap_or(Err(FileFault::Silent)).map(Arc::from);
         self.contents.insert(real, loaded.clone());
         loaded
     }
 
-    fn canonical(&mut self, path: &Path) -> Option<PathBuf> {
+    fn all_canonical(&mut self, folders: &[PathBuf]) -> Vec<PathBuf> {
+        let canonical = folders.iter().map(|folder| self.canonical(folder));
+        canonical.filter_map(Result::ok).collect()
+    }
+
+    fn canonical(&mut self, path: &Path) -> Result<PathBuf, FileFault> {
         if let Some(known) = self.canonical.get(path) {
             return known.clone();
         }
-        let real = std::fs::canonicalize(path).ok();
+        let named = path.to_owned();
+        let answer = self
+            .patience
+            .ask(path, move || std::fs::canonicalize(named));
+        let real = match answer {
+            Some(real) => real.map_err(FileFault::from),
+            None => Err(FileFault::Silent),
+        };
         self.canonical.insert(path.to_path_buf(), real.clone());
         real
     }
