@@ -34,7 +34,7 @@ pub(crate) fn run(args: &DemoArgs) -> ExitCode {
         Err(error) => return start_failed(&error),
     };
     // Without a reader the demo still runs.
-    let _ = io::stdout().write_all(demo.instructions(None).as_bytes());
+    let _ = io::stdout().write_all(demo.instructions().as_bytes());
     match bound.run(stop_signal) {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::WorkerGone) => ExitCode::from(exit::INTERNAL),
@@ -56,6 +56,6 @@ fn cannot_start(error: &DemoError) -> ExitCode {
         DemoError::Port { .. } | DemoError::Folder(_) | DemoError::Apps(_) => {
             ExitCode::from(exit::UNAVAILABLE)
         }
-        DemoError::Random => ExitCode::from(exit::INTERNAL),
+        DemoError::Random | DemoError::Token(_) => ExitCode::from(exit::INTERNAL),
     }
 }

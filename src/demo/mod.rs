@@ -4,12 +4,16 @@
 mod apps;
 mod folder;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use crate::auth::{Mint, MintError, mint};
 use crate::config::{Environment, ProcessFlags};
+use crate::model::JwtAlgorithm;
 use crate::secret::Secret;
 use apps::Apps;
 use folder::Folder;
@@ -62,6 +66,8 @@ pub enum DemoError {
     Apps(#[source] io::Error),
     #[error("no random bytes could be had for keys")]
     Random,
+    #[error("no token for orders could be made")]
+    Token(#[source] MintError),
 }
 
 /// Running apps, files on disk and random keys; all gone when dropped.
@@ -71,6 +77,8 @@ pub struct Demo {
     _apps: Apps,
     api_key: Secret,
     jwt_secret: Secret,
+    /// Accepted by orders.
+    token: String,
     port_offset: u16,
 }
 
@@ -110,11 +118,13 @@ impl Demo {
         written
             .and_then(|()| folder.write("config/outrigger.yaml", &settings(port_offset)))
             .map_err(DemoError::Folder)?;
+        let jwt_secret = random_key()?;
         Ok(Self {
             folder,
             _apps: Apps::start(listeners).map_err(DemoError::Apps)?,
             api_key: random_key()?,
-            jwt_secret: random_key()?,
+            token: token(&jwt_secret).map_err(DemoError::Token)?,
+            jwt_secret,
             port_offset,
         })
     }
@@ -139,19 +149,13 @@ impl Demo {
         ])
     }
 
-    /// The secret that tokens for orders are signed with (HS256).
-    pub fn jwt_secret(&self) -> &Secret {
-        &self.jwt_secret
-    }
-
     /// Where the demo's files are.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What to read and paste once everything answers. `token` is one that
-    /// orders accepts, if one could be minted.
-    pub fn instructions(&self, token: Option<&str>) -> String {
+    /// What to read and paste once everything answers.
+    pub fn instructions(&self) -> String {
         let url = |port: u16, path: &str| {
             format!(
                 "http://127.0.0.1:{}{path}",
@@ -159,23 +163,20 @@ impl Demo {
             )
         };
         let key = self.api_key.expose_str().unwrap_or_default();
-        let mut commands = vec![
+        let commands = [
             format!("curl -i {}", url(3001, "/users")),
             format!("curl -i -H 'x-api-key: {key}' {}", url(3001, "/users")),
             format!("curl -i {}", url(3002, "/orders")),
-        ];
-        if let Some(token) = token {
-            commands.push(format!(
-                "curl -i -H 'authorization: Bearer {token}' {}",
+            format!(
+                "curl -i -H 'authorization: Bearer {}' {}",
+                self.token,
                 url(3002, "/orders")
-            ));
-        }
-        commands.extend([
+            ),
             format!("curl -i {}", url(3003, "/payments/7")),
             format!("curl -i {}", url(3001, "/health")),
             format!("curl -s {}", url(ADMIN, "/services")),
             format!("curl -s {}", url(OBSERVE, "/metrics")),
-        ]);
+        ];
         let mut text = String::from("Three apps run, each behind its own sidecar:\n\n");
         for (name, port, wants) in [
             ("users", 3001, "wants an API key"),
@@ -247,6 +248,20 @@ fn random_key() -> Result<Secret, DemoError> {
         let _ = write!(text, "{byte:02x}");
     }
     Ok(Secret::new(text))
+}
+
+/// A token of a person called ada, good for a day of trying things out.
+fn token(secret: &Secret) -> Result<String, MintError> {
+    let wanted = Mint {
+        algorithm: JwtAlgorithm::Hs256,
+        issuer: None,
+        subject: Some("ada"),
+        audience: None,
+        service: None,
+        claims: BTreeMap::new(),
+        lifetime: Duration::from_secs(24 * 3600),
+    };
+    mint(secret, &wanted, SystemTime::now())
 }
 
 #[cfg(test)]
