@@ -16,7 +16,7 @@ pub enum Severity {
 /// One thing wrong with a file, the environment or the tree.
 ///
 /// Prints as `path:line:column: key: message`, and `hint: …` on a line of its
-/// own. Neither text ever holds the value of a secret or of a reference.
+/// own; the severity is for whoever prints it. Neither text ever holds the value of a secret or of a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub severity: Severity,
@@ -75,9 +75,6 @@ impl fmt::Display for Problem {
         let origin = self.origin.to_string();
         if !origin.is_empty() {
             write!(formatter, "{origin}: ")?;
-        }
-        if !self.is_error() {
-            formatter.write_str("warning: ")?;
         }
         formatter.write_str(&self.message)?;
         if let Some(hint) = &self.hint {

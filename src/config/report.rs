@@ -76,6 +76,16 @@ impl Report {
         self.places.nearest(key).origin(key)
     }
 
+    /// A value of the key for a message: quoted, unless it came from a reference.
+    pub(super) fn shown(&self, key: &str, text: &str) -> String {
+        if self.places.is_resolved(key) {
+            "of the reference".to_owned()
+        } else {
+            let text: String = text.chars().take(80).collect();
+            format!("`{text}`")
+        }
+    }
+
     /// The places of the file.
     pub(super) fn places(&self) -> &Places {
         &self.places

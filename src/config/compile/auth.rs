@@ -88,10 +88,10 @@ fn strategy_word(word: &str, context: &mut Context<'_>) -> Option<RawStrategy> {
         let list = "none, api-key, jwt, custom, mtls";
         // A resolved reference is never printed.
         let message = if context.report.places().is_resolved("auth") {
-            format!("the reference's value is none of {list}")
+            format!("the reference's value is not one of {list}")
         } else {
             let shown: String = word.chars().take(60).collect();
-            format!("`{shown}` is none of {list}")
+            format!("`{shown}` is not one of {list}")
         };
         match suggest::closest(word, words) {
             Some(found) => {

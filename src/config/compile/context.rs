@@ -92,9 +92,10 @@ impl Context<'_> {
             Ok(bytes) => Some((path, bytes)),
             Err(fault) => {
                 if !self.tolerant {
+                    let shown = self.report.shown(key, &path.to_string_lossy());
                     self.report.error_hint(
                         key,
-                        format!("`{}` {fault}", path.display()),
+                        format!("the file {shown} {fault}"),
                         "files are read below the service's folder and `secretsDirs`",
                     );
                 }

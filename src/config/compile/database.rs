@@ -174,10 +174,11 @@ fn check_names(
     for (key, name) in [("role", role), ("schema", schema), ("database", database)] {
         let full_key = format!("database.{key}");
         let hint = format!("set `database.{key}`");
+        let shown = context.report.shown(&full_key, name);
         if name.len() > MAX_IDENTIFIER {
             context.report.error_hint(
                 &full_key,
-                format!("`{name}` has more than {MAX_IDENTIFIER} bytes"),
+                format!("{shown} has more than {MAX_IDENTIFIER} bytes"),
                 hint,
             );
             continue;
@@ -216,6 +217,7 @@ fn neighbours(
     let mut names = Vec::new();
     for (index, name) in written.iter().flat_map(|list| &list.0).enumerate() {
         let key = format!("{key}[{index}]");
+        let shown = context.report.shown(&key, name);
         match context.resolutions.get(first + index) {
             Some(Resolution::Known(neighbour)) if neighbour.name == *context.name => {
                 context.report.error(&key, "is the service itself");
@@ -223,17 +225,17 @@ fn neighbours(
             Some(Resolution::Known(neighbour)) => names.push(neighbour.name.shared_key()),
             Some(Resolution::Ambiguous(_)) => context.report.error_hint(
                 &key,
-                format!("several services are called `{name}`"),
+                format!("several services are called {shown}"),
                 "write domain/name",
             ),
             Some(Resolution::Unknown(Some(likely))) => context.report.error_hint(
                 &key,
-                format!("no service `{name}` in the tree"),
+                format!("no service {shown} in the tree"),
                 format!("did you mean `{likely}`?"),
             ),
             Some(Resolution::Unknown(None)) | None => context
                 .report
-                .error(&key, format!("no service `{name}` in the tree")),
+                .error(&key, format!("no service {shown} in the tree")),
         }
     }
     names

@@ -177,6 +177,7 @@ fn neighbour(
     key: &str,
     context: &mut Context<'_>,
 ) -> Option<Arc<Neighbour>> {
+    let shown = context.report.shown(key, name);
     match context.resolutions.get(index) {
         Some(Resolution::Known(neighbour)) if neighbour.name == *context.name => {
             context
@@ -189,7 +190,7 @@ fn neighbour(
             let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
             context.report.error_hint(
                 key,
-                format!("several services are called `{name}`"),
+                format!("several services are called {shown}"),
                 format!("write {}", names.join(" or ")),
             );
             None
@@ -201,7 +202,7 @@ fn neighbour(
             };
             context
                 .report
-                .error_hint(key, format!("no service `{name}` in the tree"), hint);
+                .error_hint(key, format!("no service {shown} in the tree"), hint);
             None
         }
         _ => None,
@@ -364,10 +365,11 @@ fn implied_credential(
         .any(|strategy| matches!(strategy, Strategy::ApiKey | Strategy::Jwt));
     if asks && (*all || usable.is_none()) && !context.tolerant {
         let names: Vec<&str> = strategies.iter().map(|one| one.as_str()).collect();
+        let shown = context.report.shown(key, name);
         context.report.warn_hint(
             key,
             format!(
-                "`{name}` asks for {}, but no credential is set",
+                "{shown} asks for {}, but no credential is set",
                 names.join(", ")
             ),
             "set `credential`, unless the app sends its own",

@@ -22,7 +22,7 @@ pub(super) fn compile(written: &[RawRule], context: &mut Context<'_>) -> Vec<Rul
                 &key,
                 format!("is never reached: rule {before} matches every request"),
             );
-        } else if rule.methods.is_empty() && matches_everything(&rule.paths) {
+        } else if raw.methods.is_none() && matches_everything(raw, &rule.paths) {
             caught_all = Some(index);
         }
         rules.push(rule);
@@ -30,8 +30,8 @@ pub(super) fn compile(written: &[RawRule], context: &mut Context<'_>) -> Vec<Rul
     rules
 }
 
-fn matches_everything(paths: &[PathGlob]) -> bool {
-    paths.is_empty() || paths.iter().any(|glob| glob.segments == [Segment::Rest])
+fn matches_everything(raw: &RawRule, paths: &[PathGlob]) -> bool {
+    raw.paths.is_none() || paths.iter().any(|glob| glob.segments == [Segment::Rest])
 }
 
 fn one(raw: &RawRule, key: &str, context: &mut Context<'_>) -> Rule {

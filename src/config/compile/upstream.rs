@@ -127,11 +127,9 @@ fn named(url: &str, key: &str, context: &mut Context<'_>) -> (UpstreamTarget, bo
         }
     };
     let Some(full) = address.with_port(None) else {
-        context.report.error_hint(
-            key,
-            "the port is missing",
-            format!("write `{}:8080`", address.host),
-        );
+        context
+            .report
+            .error_hint(key, "the port is missing", "write host:port or a URL");
         return (placeholder, address.tls);
     };
     (

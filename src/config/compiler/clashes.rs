@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Entry, Ports, Produced};
+use super::{Entry, Ports};
 use crate::config::compilation::Compiled;
 use crate::config::problem::Problem;
 use crate::model::{DoorListen, ProcessSettings, ServiceName};
@@ -24,6 +24,8 @@ enum Thing {
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     held: BTreeMap<Thing, BTreeSet<ServiceName>>,
+    /// The same by service.
+    had: BTreeMap<ServiceName, Vec<Thing>>,
     /// What each service wants now.
     wanted: BTreeMap<ServiceName, Vec<Thing>>,
 }
@@ -37,7 +39,7 @@ struct Wish<'a> {
     listen: Option<IpAddr>,
     /// Of a database: shared with others who share it too.
     is_shared: bool,
-    key: String,
+    key: &'static str,
 }
 
 impl Holders {
@@ -59,14 +61,19 @@ impl Holders {
                 wishes.entry(thing).or_default().push(wish);
             }
         }
-        self.held.retain(|_, holders| {
-            holders.retain(|name| entries.contains_key(name));
-            !holders.is_empty()
-        });
+        let gone: Vec<ServiceName> = self
+            .had
+            .keys()
+            .filter(|name| !entries.contains_key(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.hold(&name, Vec::new());
+        }
         let mut problems: BTreeMap<ServiceName, Vec<Problem>> = BTreeMap::new();
         for (thing, wishes) in &wishes {
             for wish in wishes.iter().filter(|wish| wish.is_local) {
-                let rival = self.rival(thing, wish, wishes, entries);
+                let rival = self.rival(thing, wish, wishes);
                 if let Some(rival) = rival {
                     let entry = &entries[wish.name];
                     let problem = clash(thing, wish, rival, entry);
@@ -90,7 +97,6 @@ impl Holders {
         thing: &Thing,
         wish: &Wish<'_>,
         wishes: &'a [Wish<'a>],
-        entries: &BTreeMap<ServiceName, Entry>,
     ) -> Option<&'a ServiceName> {
         let holders = self.held.get(thing);
         if holders.is_some_and(|holders| holders.contains(wish.name)) {
@@ -101,13 +107,6 @@ impl Holders {
             .filter(|other| other.name != wish.name)
             .find(|other| overlap(thing, wish, other))
             .map(|other| other.name)
-            .or_else(|| {
-                // One whose file is bad just now still runs as it was.
-                holders
-                    .into_iter()
-                    .flatten()
-                    .find(|name| entries.get(name).is_some_and(Entry::is_bad))
-            })
     }
 
     /// Remembers who has what: a service that compiled has what it wants and
@@ -118,14 +117,28 @@ impl Holders {
                 continue;
             }
             let wanted = self.wanted.remove(name).unwrap_or_default();
-            for (thing, holders) in &mut self.held {
-                if !wanted.contains(thing) {
-                    holders.remove(name);
+            if self.had.get(name) != Some(&wanted) {
+                self.hold(name, wanted);
+            }
+        }
+    }
+
+    /// From now on the service has these things and no others.
+    fn hold(&mut self, name: &ServiceName, things: Vec<Thing>) {
+        for thing in self.had.remove(name).unwrap_or_default() {
+            if let Some(holders) = self.held.get_mut(&thing) {
+                holders.remove(name);
+                if holders.is_empty() {
+                    self.held.remove(&thing);
                 }
             }
-            for thing in wanted {
-                self.held.entry(thing).or_default().insert(name.clone());
-            }
+        }
+        for thing in &things {
+            let holders = self.held.entry(thing.clone()).or_default();
+            holders.insert(name.clone());
+        }
+        if !things.is_empty() {
+            self.had.insert(name.clone(), things);
         }
     }
 }
@@ -136,12 +149,12 @@ fn wishes_of<'a>(
     ports: &Ports,
     settings: &ProcessSettings,
 ) -> Vec<(Thing, Wish<'a>)> {
-    let wish = |key: &str, is_shared: bool| Wish {
+    let wish = |key: &'static str, is_shared: bool| Wish {
         name,
         is_local: entry.role.is_local,
         listen: None,
         is_shared,
-        key: key.to_owned(),
+        key,
     };
     let mut wishes = Vec::new();
     let Some(outline) = &entry.outline else {
@@ -186,23 +199,30 @@ fn overlap(thing: &Thing, one: &Wish<'_>, other: &Wish<'_>) -> bool {
 
 fn clash(thing: &Thing, wish: &Wish<'_>, rival: &ServiceName, entry: &Entry) -> Problem {
     let places = &entry.parsed.places;
-    let origin = places.nearest(&wish.key).origin(&wish.key);
-    let bare = |text: &str| text.split_once(' ').map_or("", |(_, name)| name).to_owned();
+    let origin = places.nearest(wish.key).origin(wish.key);
+    let bare = |text: &str| {
+        let name = text.split_once(' ').map_or("", |(_, name)| name);
+        if places.is_resolved(wish.key) {
+            String::new()
+        } else {
+            format!(" `{name}`")
+        }
+    };
     let (what, hint) = match thing {
         Thing::Port(port) => (
             format!("port {port} belongs to `{rival}` too"),
             "give one of them another `port`".to_owned(),
         ),
         Thing::Role(name) => (
-            format!("the role `{}` belongs to `{rival}` too", bare(name)),
+            format!("the role{} belongs to `{rival}` too", bare(name)),
             "set `database.role` for one of them".to_owned(),
         ),
         Thing::Schema(name) => (
-            format!("the schema `{}` belongs to `{rival}` too", bare(name)),
+            format!("the schema{} belongs to `{rival}` too", bare(name)),
             "set `database.schema` for one of them".to_owned(),
         ),
         Thing::Database(name) => (
-            format!("the database `{}` belongs to `{rival}` too", bare(name)),
+            format!("the database{} belongs to `{rival}` too", bare(name)),
             "set `database.database` for one of them".to_owned(),
         ),
     };
@@ -226,10 +246,7 @@ fn doors(
         problems.push(Problem::error(origin, message).of(name));
     };
     let has_dependencies = !outline.names.is_empty();
-    let has_database = matches!(
-        entry.output.as_ref().map(|output| &output.produced),
-        Some(Produced::Local { spec: Some(spec), .. }) if spec.database.is_some()
-    );
+    let has_database = outline.database.is_some();
     let own: [(&str, DoorListen, bool); 4] = [
         ("observe.listen", settings.observe, true),
         ("admin.listen", settings.admin.listen, true),

@@ -8,7 +8,10 @@
 //! never moves another service.
 
 mod clashes;
+mod entry;
 mod locality;
+mod lookup;
+mod one;
 mod parse;
 mod ports;
 
@@ -20,16 +23,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::compilation::{Compilation, Compiled, Invalid, LocalService};
-use super::compile::{self, Context, Neighbour, Outline, Resolution};
+use super::compile::Resolution;
 use super::problem::{Problem, Severity};
 use super::process::{Environment, LoadedProcess};
-use super::report::Report;
 use super::source::{Bounds, Files, Loaded, Patience};
-use super::suggest;
 use super::tree::{FileContent, Tree, TreeFile};
-use crate::model::{EffectiveValue, PeerSpec, ServiceName, ServiceSpec};
+use crate::model::ServiceName;
 use clashes::Holders;
+use entry::{Entry, Output, Produced, Role};
 use locality::Locality;
+use lookup::Lookup;
 use parse::Parsed;
 use ports::Ports;
 
@@ -41,57 +44,6 @@ pub struct Compiler {
     entries: BTreeMap<ServiceName, Entry>,
     holders: Holders,
     patience: Patience,
-}
-
-/// What is remembered of a service.
-#[derive(Debug)]
-struct Entry {
-    content: FileContent,
-    path: PathBuf,
-    role: Role,
-    parsed: Arc<Parsed>,
-    /// Of the last version that could be read.
-    outline: Option<Arc<Outline>>,
-    output: Option<Output>,
-}
-
-impl Entry {
-    /// Whether its file gives no spec.
-    fn is_bad(&self) -> bool {
-        matches!(
-            self.output.as_ref().map(|output| &output.produced),
-            Some(Produced::Local { spec: None, .. })
-        )
-    }
-}
-
-/// What a service is to this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Role {
-    is_local: bool,
-    /// Variables such as `SERVICE_PORT` mean it.
-    is_only_local: bool,
-}
-
-/// A compiled service and what it was compiled from.
-#[derive(Debug)]
-struct Output {
-    parsed: Arc<Parsed>,
-    /// Before the offset.
-    port: Option<u16>,
-    resolutions: Vec<Resolution>,
-    read: BTreeMap<PathBuf, Loaded>,
-    produced: Produced,
-    problems: Vec<Problem>,
-}
-
-#[derive(Debug)]
-enum Produced {
-    Local {
-        spec: Option<Arc<ServiceSpec>>,
-        effective: Arc<[EffectiveValue]>,
-    },
-    Peer(Arc<PeerSpec>),
 }
 
 impl Compiler {
@@ -127,12 +79,16 @@ impl Compiler {
         let mut problems = tree.problems.clone();
         problems.extend(locality.problems(&self.process));
         self.parse(tree, &locality, &mut turn);
-        let ports = Ports::give(&self.entries, self.process.defaults.port_offset);
-        problems.extend(ports.warning(&tree.root));
+        self.show_new_versions();
+        let mut clashes = BTreeMap::new();
+        let mut ports = self.share_out(&mut clashes);
         self.compile_each(tree, &ports, &mut turn);
-        let clashes = self
-            .holders
-            .check(&self.entries, &ports, &self.process.settings);
+        if self.fall_back_where_bad() {
+            // What a bad version would have moved or taken stays where it was.
+            ports = self.share_out(&mut clashes);
+            self.compile_each(tree, &ports, &mut turn);
+        }
+        problems.extend(ports.warning(&tree.root));
         self.collect(problems, &ports, clashes, turn)
     }
 
@@ -142,15 +98,15 @@ impl Compiler {
         self.entries.retain(|name, _| names.contains(name));
         for file in &tree.files {
             let role = locality.role(&file.name);
-            let bounds = self.bounds(file);
             if let Some(entry) = self.entries.get(&file.name)
                 && entry.content == file.content
                 && entry.path == file.path
                 && entry.role == role
-                && is_unchanged(&entry.parsed.read, &bounds, &mut turn.files)
+                && self.is_unchanged(&entry.parsed.read, file, &mut turn.files)
             {
                 continue;
             }
+            let bounds = self.bounds(file);
             turn.compiled.insert(file.name.clone());
             let parsed = Arc::new(parse::parse(
                 file,
@@ -161,22 +117,61 @@ impl Compiler {
                 &mut turn.files,
             ));
             let before = self.entries.remove(&file.name);
-            let outline = parsed
-                .outline
-                .clone()
-                .or_else(|| before.and_then(|entry| entry.outline));
             self.entries.insert(
                 file.name.clone(),
                 Entry {
                     content: file.content.clone(),
                     path: file.path.clone(),
                     role,
+                    outline: parsed.outline.clone(),
                     parsed,
-                    outline,
+                    accepted: before.and_then(|entry| entry.accepted),
+                    neighbour: None,
                     output: None,
                 },
             );
         }
+    }
+
+    /// Others see the version on disk, unless it is known to be bad.
+    fn show_new_versions(&mut self) {
+        for entry in self.entries.values_mut() {
+            let own = entry.parsed.outline.clone().filter(|_| !entry.is_bad());
+            entry.outline = own
+                .or_else(|| entry.accepted.clone())
+                .or_else(|| entry.parsed.outline.clone());
+        }
+    }
+
+    /// Gives ports and says who clashes; a clashing version is not what others
+    /// see of the service.
+    fn share_out(&mut self, clashes: &mut BTreeMap<ServiceName, Vec<Problem>>) -> Ports {
+        let ports = self.ports();
+        let settings = Arc::clone(&self.process.settings);
+        let found = self.holders.check(&self.entries, &ports, &settings);
+        let mut fell_back = false;
+        for (name, problems) in found {
+            if let Some(entry) = self.entries.get_mut(&name)
+                && has_errors(&problems)
+            {
+                fell_back |= entry.fall_back();
+            }
+            clashes.entry(name).or_insert(problems);
+        }
+        if fell_back { self.ports() } else { ports }
+    }
+
+    fn ports(&self) -> Ports {
+        Ports::give(&self.entries, self.process.defaults.port_offset)
+    }
+
+    /// Gives whether that changed what others see of anyone.
+    fn fall_back_where_bad(&mut self) -> bool {
+        let mut changed = false;
+        for entry in self.entries.values_mut().filter(|entry| entry.is_bad()) {
+            changed |= entry.fall_back();
+        }
+        changed
     }
 
     /// The folders that a service's file may read from.
@@ -188,6 +183,22 @@ impl Compiler {
         Bounds::Below(folders)
     }
 
+    /// Whether every file read before still reads the same.
+    fn is_unchanged(
+        &self,
+        read: &BTreeMap<PathBuf, Loaded>,
+        file: &TreeFile,
+        files: &mut Files,
+    ) -> bool {
+        // Most services name no file: nothing to allocate for them.
+        if read.is_empty() {
+            return true;
+        }
+        let bounds = self.bounds(file);
+        read.iter()
+            .all(|(path, before)| files.load(path, &bounds) == *before)
+    }
+
     /// Step two: specs.
     fn compile_each(&mut self, tree: &Tree, ports: &Ports, turn: &mut Turn) {
         let mut lookup = Lookup::new(&self.entries, ports, &self.process);
@@ -196,7 +207,11 @@ impl Compiler {
             let Some(entry) = self.entries.get(&file.name) else {
                 continue;
             };
-            let port = ports.base(&file.name);
+            // Its own port, though others may still see the accepted one.
+            let own = entry.parsed.outline.as_ref();
+            let port = own
+                .and_then(|outline| outline.port)
+                .or_else(|| ports.base(&file.name));
             let resolutions: Vec<Resolution> = entry
                 .parsed
                 .outline
@@ -204,18 +219,18 @@ impl Compiler {
                 .flat_map(|outline| &outline.names)
                 .map(|wanted| lookup.resolve(&file.name, wanted))
                 .collect();
-            let bounds = self.bounds(file);
             if let Some(output) = &entry.output
                 && Arc::ptr_eq(&output.parsed, &entry.parsed)
                 && output.port == port
                 && output.resolutions == resolutions
-                && is_unchanged(&output.read, &bounds, &mut turn.files)
+                && self.is_unchanged(&output.read, file, &mut turn.files)
             {
                 continue;
             }
+            let bounds = self.bounds(file);
             turn.compiled.insert(file.name.clone());
             let neighbour = lookup.neighbour(&file.name);
-            let output = Self::compile_one(
+            let output = one::compile(
                 file,
                 entry,
                 (port, resolutions),
@@ -225,62 +240,15 @@ impl Compiler {
             );
             outputs.push((file.name.clone(), output));
         }
+        for (name, neighbour) in lookup.into_made() {
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.neighbour = Some(neighbour);
+            }
+        }
         for (name, output) in outputs {
             if let Some(entry) = self.entries.get_mut(&name) {
                 entry.output = Some(output);
             }
-        }
-    }
-
-    fn compile_one(
-        file: &TreeFile,
-        entry: &Entry,
-        (port, resolutions): (Option<u16>, Vec<Resolution>),
-        neighbour: Option<&Neighbour>,
-        (process, bounds): (&LoadedProcess, &Bounds),
-        turn: &mut Turn,
-    ) -> Output {
-        let parsed = &entry.parsed;
-        let mut context = Context {
-            name: &file.name,
-            folder: &file.folder,
-            bounds,
-            settings: &process.settings,
-            defaults: &process.defaults,
-            port,
-            only_local: entry.role.is_only_local,
-            resolutions: &resolutions,
-            tolerant: process.defaults.no_secrets || !entry.role.is_local,
-            report: Report::new(Some(&file.name), Arc::clone(&parsed.places)),
-            files: &mut turn.files,
-            read: BTreeMap::new(),
-            notes: Vec::new(),
-        };
-        let produced = if entry.role.is_local {
-            local(parsed, &mut context)
-        } else {
-            peer(entry, neighbour, &mut context)
-        };
-        let Context {
-            report,
-            read,
-            notes,
-            ..
-        } = context;
-        turn.notes
-            .extend(notes.into_iter().map(|note| (file.name.clone(), note)));
-        let mut problems = report.into_problems();
-        if !entry.role.is_local {
-            // What is wrong with a peer's own policy is said where it is local.
-            problems.clear();
-        }
-        Output {
-            parsed: Arc::clone(parsed),
-            port,
-            resolutions,
-            read,
-            produced,
-            problems,
         }
     }
 
@@ -304,7 +272,7 @@ impl Compiler {
             let compiled = match &output.produced {
                 Produced::Peer(peer) => Compiled::Peer(Arc::clone(peer)),
                 Produced::Local { spec, effective } => {
-                    let is_clashing = own.iter().any(Problem::is_error);
+                    let is_clashing = has_errors(&own);
                     let spec = spec.as_ref().filter(|_| !is_clashing).cloned();
                     Compiled::Local(LocalService {
                         spec: spec.ok_or_else(|| invalid(entry, ports.public(name))),
@@ -313,11 +281,14 @@ impl Compiler {
                 }
             };
             services.insert(name.clone(), compiled);
-            problems.extend(entry.parsed.problems.iter().cloned());
-            problems.extend(output.problems.iter().cloned());
-            problems.extend(own);
+            let mut of_service = entry.parsed.problems.clone();
+            of_service.extend(output.problems.iter().cloned());
+            of_service.extend(own);
+            // In the order of the file; what belongs to no line comes first.
+            of_service.sort_by_key(|problem| (problem.origin.line, problem.origin.column));
+            problems.extend(of_service);
         }
-        self.holders.remember(&services);
+        self.remember(&services);
         Compilation {
             services,
             problems,
@@ -329,6 +300,25 @@ impl Compiler {
     }
 }
 
+impl Compiler {
+    /// What compiled is what the next bad version falls back to.
+    fn remember(&mut self, services: &BTreeMap<ServiceName, Compiled>) {
+        self.holders.remember(services);
+        for (name, compiled) in services {
+            let is_good = match compiled {
+                Compiled::Local(local) => local.spec.is_ok(),
+                Compiled::Peer(_) => true,
+            };
+            if let Some(entry) = self.entries.get_mut(name)
+                && is_good
+                && entry.parsed.outline.is_some()
+            {
+                entry.accepted.clone_from(&entry.parsed.outline);
+            }
+        }
+    }
+}
+
 /// What one call of `compile` gathers.
 struct Turn {
     files: Files,
@@ -336,124 +326,14 @@ struct Turn {
     notes: Vec<(ServiceName, String)>,
 }
 
-fn local(parsed: &Parsed, context: &mut Context<'_>) -> Produced {
-    let spec = parsed.raw.as_ref().and_then(|raw| {
-        let spec = compile::service(raw, context);
-        // Errors of the references are errors of the service.
-        spec.filter(|_| !parsed.problems.iter().any(Problem::is_error))
-    });
-    let effective = spec
-        .as_ref()
-        .map(|spec| compile::effective(spec, &parsed.places, context.defaults))
-        .unwrap_or_default();
-    Produced::Local {
-        spec: spec.map(Arc::new),
-        effective: effective.into(),
-    }
-}
-
-fn peer(entry: &Entry, neighbour: Option<&Neighbour>, context: &mut Context<'_>) -> Produced {
-    let spec = match (&entry.parsed.raw, &entry.outline, neighbour) {
-        (Some(raw), Some(outline), Some(neighbour)) => {
-            compile::peer(raw, outline, neighbour, context)
-        }
-        (_, outline, neighbour) => PeerSpec {
-            name: context.name.clone(),
-            version: None,
-            port: outline.as_ref().and_then(|outline| outline.port),
-            addresses: neighbour.map_or_else(Vec::new, |one| one.addresses.clone()),
-            tls: outline.as_ref().is_some_and(|outline| outline.tls),
-            protocol: crate::model::UpstreamProtocol::Http1,
-            health_path: None,
-            auth: None,
-        },
-    };
-    Produced::Peer(Arc::new(spec))
+fn has_errors(problems: &[Problem]) -> bool {
+    problems.iter().any(Problem::is_error)
 }
 
 fn invalid(entry: &Entry, port: Option<u16>) -> Invalid {
     Invalid {
         port,
         listen: entry.outline.as_ref().and_then(|outline| outline.listen),
-    }
-}
-
-/// Whether every file read before still reads the same.
-fn is_unchanged(read: &BTreeMap<PathBuf, Loaded>, bounds: &Bounds, files: &mut Files) -> bool {
-    read.iter()
-        .all(|(path, before)| files.load(path, bounds) == *before)
-}
-
-/// Finds services by the names that files use for them.
-struct Lookup<'a> {
-    entries: &'a BTreeMap<ServiceName, Entry>,
-    by_bare_name: BTreeMap<&'a str, Vec<&'a ServiceName>>,
-    ports: &'a Ports,
-    process: &'a LoadedProcess,
-    neighbours: BTreeMap<ServiceName, Arc<Neighbour>>,
-}
-
-impl<'a> Lookup<'a> {
-    fn new(
-        entries: &'a BTreeMap<ServiceName, Entry>,
-        ports: &'a Ports,
-        process: &'a LoadedProcess,
-    ) -> Self {
-        let mut by_bare_name: BTreeMap<&str, Vec<&ServiceName>> = BTreeMap::new();
-        for name in entries.keys() {
-            by_bare_name.entry(name.name()).or_default().push(name);
-        }
-        Self {
-            entries,
-            by_bare_name,
-            ports,
-            process,
-            neighbours: BTreeMap::new(),
-        }
-    }
-
-    /// `domain/name`; or a bare name, of the own domain first, else unique.
-    fn resolve(&mut self, from: &ServiceName, wanted: &str) -> Resolution {
-        let full = match wanted.split_once('/') {
-            Some((domain, name)) => ServiceName::new(domain, name).ok(),
-            None => ServiceName::new(from.domain(), wanted).ok(),
-        };
-        if let Some(neighbour) = full.and_then(|full| self.neighbour(&full)) {
-            return Resolution::Known(neighbour);
-        }
-        let namesakes = self.by_bare_name.get(wanted).cloned().unwrap_or_default();
-        match namesakes.as_slice() {
-            [] => Resolution::Unknown(self.likely(wanted)),
-            [only] => match self.neighbour(only) {
-                Some(neighbour) => Resolution::Known(neighbour),
-                None => Resolution::Unknown(None),
-            },
-            several => Resolution::Ambiguous(several.iter().map(|name| (*name).clone()).collect()),
-        }
-    }
-
-    fn likely(&self, wanted: &str) -> Option<ServiceName> {
-        let bare = wanted.rsplit('/').next().unwrap_or(wanted);
-        let found = suggest::closest(bare, self.by_bare_name.keys().copied())?;
-        let names = self.by_bare_name.get(found)?;
-        names.first().map(|name| (*name).clone())
-    }
-
-    fn neighbour(&mut self, name: &ServiceName) -> Option<Arc<Neighbour>> {
-        if let Some(known) = self.neighbours.get(name) {
-            return Some(Arc::clone(known));
-        }
-        let entry = self.entries.get(name)?;
-        let port = self.ports.public(name);
-        let settings = &self.process.settings;
-        let is_local = entry.role.is_local;
-        let neighbour = match &entry.outline {
-            Some(outline) => outline.neighbour(name, port, is_local, settings),
-            None => Neighbour::unknown(name),
-        };
-        let neighbour = Arc::new(neighbour);
-        self.neighbours.insert(name.clone(), Arc::clone(&neighbour));
-        Some(neighbour)
     }
 }
 

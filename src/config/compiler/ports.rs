@@ -28,7 +28,7 @@ impl Ports {
             let outline = entry.outline.as_ref().and_then(|outline| outline.port);
             match &entry.parsed.raw {
                 Some(_) => outline,
-                None => entry.parsed.visible_port.or(outline),
+                None => outline.or(entry.parsed.visible_port),
             }
         };
         let taken: BTreeSet<u16> = entries.values().filter_map(named).collect();
@@ -40,7 +40,8 @@ impl Ports {
                 let given = if all_local { free.next() } else { None };
                 // A file that cannot be read takes its turn, but is no reason
                 // to speak of its port.
-                if given.is_some() && entry.parsed.raw.is_some() {
+                let is_unset = entry.parsed.raw.is_some() && !entry.parsed.places.has("port");
+                if given.is_some() && is_unset {
                     ports.given += 1;
                 }
                 given

@@ -255,9 +255,9 @@ impl<'de> de::Deserializer<'de> for NodeDeserializer<'de, '_> {
             let mut fault = match scalar.provenance {
                 Provenance::Written => {
                     let shown: String = word.chars().take(60).collect();
-                    self.fault(format!("`{shown}` is none of {list}"))
+                    self.fault(format!("`{shown}` is not one of {list}"))
                 }
-                _ => self.fault(format!("the reference's value is none of {list}")),
+                _ => self.fault(format!("the reference's value is not one of {list}")),
             };
             if scalar.provenance == Provenance::Written {
                 fault.hint = suggest::closest(word, variants.iter().copied())

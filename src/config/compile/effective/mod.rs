@@ -280,8 +280,9 @@ impl List<'_> {
 }
 
 /// The short form a full key may have been written in.
-fn short_form(key: &str) -> Option<&'static str> {
+fn short_form(key: &str) -> Option<&str> {
     match key {
+        _ if key.starts_with("dependencies[") => key.strip_suffix(".name"),
         "upstream.url" => Some("upstream"),
         "auth.strategy" => Some("auth"),
         "healthCheck.path" => Some("healthCheck"),

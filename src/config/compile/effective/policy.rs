@@ -107,7 +107,13 @@ impl List<'_> {
         let retries_from = call.retries.map(|_| "SERVICE_CALL_RETRIES");
         let is_written = self.places.has(&key);
         let named_by = (!is_written).then_some("SERVICE_DEPENDENCIES");
-        self.add_from(&format!("{key}.name"), &dependency.name, named_by);
+        let is_hidden = !self.places.has_below(&key) && self.places.is_resolved(&key);
+        let name = if is_hidden {
+            super::MASK
+        } else {
+            &dependency.name
+        };
+        self.add_from(&format!("{key}.name"), name, named_by);
         let addresses: Vec<String> = dependency
             .addresses
             .iter()
