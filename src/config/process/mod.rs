@@ -1,11 +1,14 @@
 //! Settings of the process: flags over environment over file over defaults.
 
 mod cpu;
+mod doors;
 mod environment;
 mod framework;
 mod known;
 mod overlay;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

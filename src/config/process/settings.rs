@@ -1,23 +1,23 @@
 //! From what is written to the settings of the process.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::doors::{admin, door, outbound, sql};
 use super::framework::Framework;
 use super::{ProcessFlags, cpu};
-use crate::config::address::{parse_address, parse_door, parse_url};
+use crate::config::address::{parse_address, parse_url};
 use crate::config::compile::is_identifier;
 use crate::config::raw::{
-    OneOrMany, RawAccessLog, RawDuration, RawExporterFull, RawLogFormat, RawLogLevel, RawOtlp,
-    RawProcess, RawSize, Short,
+    RawAccessLog, RawDuration, RawExporterFull, RawLogFormat, RawLogLevel, RawOtlp, RawProcess,
+    Short,
 };
 use crate::config::report::Report;
 use crate::model::{
-    AccessLog, AdminSettings, DiscoverySettings, DoorListen, LogFormat, LogLevel, OutboundSettings,
-    ProcessSettings, ReloadSettings, ShutdownSettings, SpanExporter, SqlSettings, TlsClientSpec,
-    TrustedProxies,
+    AccessLog, DiscoverySettings, LogFormat, LogLevel, ProcessSettings, ReloadSettings,
+    ShutdownSettings, SpanExporter, TlsClientSpec, TrustedProxies,
 };
 
 /// Most data threads that may be asked for.
@@ -161,104 +161,6 @@ fn workers(raw: &RawProcess, report: &mut Report) -> usize {
             }
         },
     }
-}
-
-fn door(
-    written: Option<&str>,
-    (key, default, port): (&str, Ipv4Addr, u16),
-    report: &mut Report,
-) -> DoorListen {
-    let default = IpAddr::V4(default);
-    let standard = DoorListen::At(SocketAddr::new(default, port));
-    let Some(text) = written else {
-        return standard;
-    };
-    parse_door(text, default).unwrap_or_else(|message| {
-        report.error(key, message);
-        standard
-    })
-}
-
-/// Whether others than this machine can reach a door.
-fn is_exposed(door: DoorListen) -> bool {
-    matches!(door, DoorListen::At(address) if !address.ip().is_loopback())
-}
-
-fn admin(raw: &RawProcess, report: &mut Report) -> AdminSettings {
-    let written = raw.admin.as_ref();
-    let listen = door(
-        written.and_then(|door| door.listen.as_deref()),
-        ("admin.listen", Ipv4Addr::LOCALHOST, 9900),
-        report,
-    );
-    let token = written
-        .and_then(|door| door.token.as_ref())
-        .map(|token| token.0.clone());
-    if let Some(token) = &token
-        && token.len() < 16
-    {
-        report.error("admin.token", "is shorter than 16 characters");
-    }
-    if is_exposed(listen) && token.is_none() {
-        report.error_hint(
-            "admin.listen",
-            "another address than loopback needs `admin.token`",
-            "set `admin.token` (or `OUTRIGGER_ADMIN_TOKEN`), or listen on 127.0.0.1",
-        );
-    }
-    AdminSettings { listen, token }
-}
-
-fn outbound(raw: &RawProcess, report: &mut Report) -> OutboundSettings {
-    let written = raw.outbound.as_ref();
-    let listen = door(
-        written.and_then(|door| door.listen.as_deref()),
-        ("outbound.listen", Ipv4Addr::LOCALHOST, 9901),
-        report,
-    );
-    if is_exposed(listen) {
-        report.warn(
-            "outbound.listen",
-            "whoever reaches this address can call other services in the name of yours",
-        );
-    }
-    OutboundSettings {
-        listen,
-        strict: written.and_then(|door| door.strict).unwrap_or(true),
-        allow_origins: texts(written.and_then(|door| door.allow_origins.as_ref())),
-    }
-}
-
-fn sql(raw: &RawProcess, report: &mut Report) -> SqlSettings {
-    let written = raw.sql.as_ref();
-    let listen = door(
-        written.and_then(|door| door.listen.as_deref()),
-        ("sql.listen", Ipv4Addr::LOCALHOST, 9902),
-        report,
-    );
-    let mut size = |key: &str, written: Option<RawSize>| match written {
-        None => 10 << 20,
-        Some(RawSize(Some(bytes))) if bytes > 0 => bytes,
-        Some(_) => {
-            report.error(key, "expected a size above 0");
-            10 << 20
-        }
-    };
-    SqlSettings {
-        max_request_bytes: size("sql.maxRequest", written.and_then(|door| door.max_request)),
-        max_response_bytes: size(
-            "sql.maxResponse",
-            written.and_then(|door| door.max_response),
-        ),
-        listen,
-        allow_origins: texts(written.and_then(|door| door.allow_origins.as_ref())),
-    }
-}
-
-fn texts(written: Option<&OneOrMany>) -> Vec<Arc<str>> {
-    written
-        .map(|list| list.0.iter().map(|text| Arc::from(text.as_str())).collect())
-        .unwrap_or_default()
 }
 
 fn discovery(raw: &RawProcess, report: &mut Report) -> DiscoverySettings {

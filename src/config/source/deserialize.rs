@@ -2,15 +2,12 @@
 //! quoted, `x-…` keys are skipped, unknown keys are all collected.
 
 use std::cell::RefCell;
-use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{
-    self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
-    Visitor,
-};
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-use super::node::{Entry, Node, Place, Provenance, Scalar, Value, join};
+use super::fault::{Fault, Word};
+use super::node::{Entry, Node, Provenance, Scalar, Value, join};
 use crate::config::problem::Problem;
 use crate::config::suggest;
 
@@ -18,15 +15,6 @@ use crate::config::suggest;
 /// truth value, a unit (a reference whose value is not known), or a list or
 /// mapping (as a newtype).
 pub(crate) const BY_SHAPE: &str = "outrigger::by_shape";
-
-/// Something that does not fit its type.
-#[derive(Debug, Clone)]
-pub(crate) struct Fault {
-    key: String,
-    place: Option<Place>,
-    message: String,
-    hint: Option<String>,
-}
 
 /// Reads a tree into a type.
 ///
@@ -366,68 +354,3 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
             .map_err(|fault| clone.locate(fault))
     }
 }
-
-/// A variant without content.
-struct Word(&'static str);
-
-impl<'de> EnumAccess<'de> for Word {
-    type Error = Fault;
-    type Variant = Self;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Fault> {
-        let value = seed.deserialize(IntoDeserializer::<Fault>::into_deserializer(self.0))?;
-        Ok((value, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Word {
-    type Error = Fault;
-
-    fn unit_variant(self) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _seed: T) -> Result<T::Value, Fault> {
-        Err(de::Error::custom("expected a word"))
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, _visitor: V) -> Result<V::Value, Fault> {
-        Err(de::Error::custom("expected a word"))
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _fields: &'static [&'static str],
-        _visitor: V,
-    ) -> Result<V::Value, Fault> {
-        Err(de::Error::custom("expected a word"))
-    }
-}
-
-impl de::Error for Fault {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self {
-            key: String::new(),
-            place: None,
-            message: message.to_string(),
-            hint: None,
-        }
-    }
-
-    // serde's own texts quote the value, which may be a secret.
-    fn invalid_type(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format_args!("expected {expected}"))
-    }
-
-    fn invalid_value(_: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        Self::custom(format_args!("expected {expected}"))
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Fault {}

@@ -1,6 +1,7 @@
 //! From bytes to a tree of nodes that know where they stand.
 
 mod deserialize;
+mod fault;
 mod files;
 mod node;
 mod patience;

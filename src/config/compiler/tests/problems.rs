@@ -194,6 +194,10 @@ services/shop/cart/service.config.yaml:18:7: auth.rules[7]: is never reached: ru
 services/shop/cart/service.config.yaml:18:21: auth.rules[7].allow: names nobody
 hint: list `services`, `keys`, `subjects` or `claims`
 ");
+}
+
+#[test]
+fn keys_and_names_are_never_half() {
     insta::assert_snapshot!(one("\
 port: 3001
 auth:
@@ -227,6 +231,10 @@ services/shop/cart/service.config.yaml:12:39: auth.mtls.allow[2]: expected an ex
 services/shop/cart/service.config.yaml:13:3: auth.appToken: needs `value`
 services/shop/cart/service.config.yaml:13:14: auth.appToken.header: this header cannot be set
 ");
+}
+
+#[test]
+fn a_policy_without_its_means_is_no_policy() {
     for text in [
         "auth: {strategy: custom, secretKey: x}",
         "auth: {strategy: custom}",
