@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::support::app::App;
 use crate::support::client::{Request, accepts};
 use crate::support::daemon::{Daemon, Setup, run_to_end};
+use crate::support::figures::figure;
 use crate::support::files::{guarded, key, open};
 use crate::support::load::{Load, Plain};
 use crate::support::ports::free_ports;
@@ -196,7 +197,7 @@ fn a_service_keeps_its_last_good_version() {
         damage_and_mend(&tree, &daemon, ports[0], app.port(), damage);
     }
     let report = bystander.stop();
-    println!(
+    figure!(
         "{} damages, beside {} requests to another service",
         damages.len(),
         report.requests

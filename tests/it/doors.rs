@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::support::app::App;
 use crate::support::client::{Client, Request};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::figures::figure;
 use crate::support::files::open;
 use crate::support::isolation::{OTHER_ADDRESS, Wrapper, run_test_within};
 use crate::support::load::{Load, Plain};
@@ -46,7 +47,7 @@ fn a_second_daemon_on_a_port_ends_with_64() {
         let seen = load.requests();
         wait_until("the load goes on", SOON, || load.requests() > seen + 50);
         let report = load.stop();
-        println!(
+        figure!(
             "first on {listen}: {} requests beside three second daemons",
             report.requests
         );

@@ -4,6 +4,7 @@
 use crate::support::app::{App, Received};
 use crate::support::client::{Client, Request};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::figures::figure;
 use crate::support::files::key;
 use crate::support::ports::free_port;
 use crate::support::scripts;
@@ -183,7 +184,7 @@ fn reserved_names_are_removed_in_every_spelling() {
             .header(&name.to_uppercase(), "root");
         assert_identity(&seen(&house, &mixed), true, name);
     }
-    println!("{sent} spellings, none reached the app");
+    figure!("{sent} spellings, none reached the app");
     assert_eq!(house.app.faults(), [""; 0]);
 }
 
@@ -434,7 +435,7 @@ fn no_spelling_of_a_path_dodges_a_rule() {
             assert!(with_key || public, "{target} reached {meant} without a key");
         }
     }
-    println!("{} spellings, by status: {tally:?}", dodges().len());
+    figure!("{} spellings, by status: {tally:?}", dodges().len());
     // The plain ones work, or the above would show nothing.
     assert_eq!(Request::get("/public/x").status(house.port), Some(200));
     assert_eq!(Request::get("/public").status(house.port), Some(200));

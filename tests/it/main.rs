@@ -22,6 +22,7 @@ mod never_weaker;
 mod readme;
 mod reference_files;
 mod reload_under_load;
+mod responses;
 mod scale;
 mod secrets;
 mod watching;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::app::App;
 use crate::support::client::{Client, Request};
 use crate::support::daemon::Setup;
+use crate::support::figures::figure;
 use crate::support::files::{STEP, open};
 use crate::support::ports::free_port;
 use crate::support::scripts::{self, Routes};
@@ -62,7 +63,7 @@ fn ten_thousand_reloads_leave_nothing_behind() {
     }
     let took = started.elapsed();
     let last = daemon.generation();
-    println!(
+    figure!(
         "{RELOADS} reloads in {took:?}: generations {first}..{last}, at most {most_alive} alive; KiB {sizes:?}"
     );
     assert!(last >= first + RELOADS, "some reloads made no generation");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::app::App;
 use crate::support::client::{Request, accepts};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::figures::figure;
 use crate::support::files::{guarded, key, open};
 use crate::support::isolation::Wrapper;
 use crate::support::load::{Load, Plain};
@@ -115,7 +116,7 @@ fn no_prefix_of_a_guarded_file_weakens_it() {
             }
         }
     }
-    println!(
+    figure!(
         "{length} prefixes, one service each; resident {} KiB",
         daemon.resident_kib()
     );
@@ -180,7 +181,7 @@ fn cut_example(app: &App, example: &str, document: &str) {
         let state = &daemon.service(&files[index].0)["state"];
         assert_eq!(state, "stale", "{example} cut after {index} bytes");
     }
-    println!(
+    figure!(
         "{example}: {} prefixes, each kept its last good version: {:?}",
         ports.len(),
         before[0]
@@ -341,7 +342,7 @@ fn a_removal_needs_two_clean_scans() {
     let took = wait_until("the removed service's port closes", SOON, || {
         !accepts(ports[2])
     });
-    println!("a removal took {took:?}");
+    figure!("a removal took {took:?}");
     assert!(took >= Duration::from_secs(2), "closed after {took:?}");
     assert!(!daemon.services().to_string().contains("shop/three"));
     nothing_was_lost(loads);

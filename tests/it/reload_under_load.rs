@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::app::App;
 use crate::support::client::{Client, Request, Response, accepts};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::figures::figure;
 use crate::support::files::{STEP, key, open};
 use crate::support::load::{Load, Work};
 use crate::support::ports::free_ports;
@@ -160,7 +161,7 @@ fn a_hundred_reloads_lose_no_request() {
     received.extend(download.exactly(DOWNLOAD - received.len() as u64).unwrap());
 
     run.times.sort();
-    println!(
+    figure!(
         "{RELOADS} reloads: {} requests, {} failures, {} announced closes; acknowledged after {:?} (median), {:?} (slowest); slowest request {:?}",
         report.requests,
         report.failures,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::app::App;
 use crate::support::client::{Client, Request};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::figures::figure;
 use crate::support::files::{STEP, open};
 use crate::support::isolation::Wrapper;
 use crate::support::ports::free_ports;
@@ -89,7 +90,7 @@ impl Deployment {
             .collect();
         let begun = Instant::now();
         let daemon = Setup::new(&tree).env("SERVICES", &names.join(",")).start();
-        println!(
+        figure!(
             "{SERVICES} services, {local} local: ready after {:?}",
             begun.elapsed()
         );
@@ -132,7 +133,7 @@ impl Deployment {
             let mut times: Vec<Duration> = (0..RENAMES).map(|_| self.change_one()).collect();
             times.sort();
             let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
-            println!(
+            figure!(
                 "attempt {attempt}: {RENAMES} renames: median {median:?}, slowest {slowest:?}; compiled = built = 1 each; resident {} KiB",
                 self.daemon.resident_kib()
             );
@@ -186,7 +187,7 @@ fn nobody_waits_for_a_service_whose_files_hang() {
             step,
         ));
     }
-    println!("beside a service whose files hang: {times:?}");
+    figure!("beside a service whose files hang: {times:?}");
     assert!(
         times
             .iter()

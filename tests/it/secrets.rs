@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use crate::support::app::App;
 use crate::support::client::{Client, Request};
 use crate::support::daemon::{Daemon, Setup, run_to_end};
+use crate::support::figures::figure;
 use crate::support::ports::{free_port, free_ports};
 use crate::support::scripts;
 use crate::support::tree::Tree;
@@ -211,7 +212,7 @@ fn nothing_tells_a_secret_at_any_level() {
         tree.replace("shop/cart", good_file(port, free_port()));
         assert_nothing_told("an answer without an app", &traffic(port));
         assert_nothing_told("the log", &daemon.output());
-        println!(
+        figure!(
             "{level}: {} bytes of output hold none of {} secrets",
             daemon.output().len(),
             SECRETS.len()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::support::app::App;
 use crate::support::client::Request;
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::figures::figure;
 use crate::support::files::{STEP, open};
 use crate::support::isolation::Wrapper;
 use crate::support::ports::{free_port, free_ports};
@@ -25,7 +26,7 @@ fn wait_for_step(what: &str, port: u16, step: u64) {
         let answer = Request::get("/").try_send(port);
         answer.is_ok_and(|response| response.status == 200 && response.text() == expected)
     });
-    println!("{what}: in force after {took:?}");
+    figure!("{what}: in force after {took:?}");
 }
 
 fn app() -> App {

@@ -5,6 +5,7 @@
 pub(crate) mod app;
 pub(crate) mod client;
 pub(crate) mod daemon;
+pub(crate) mod figures;
 pub(crate) mod files;
 pub(crate) mod isolation;
 pub(crate) mod load;
