@@ -26,8 +26,9 @@ use super::route::answer;
 use crate::model::Kind;
 use crate::reply::raw;
 
-/// Connections at once: a few scrapers, kubelets and people, with room.
-const CONNECTIONS: usize = 64;
+/// Connections at once: a few scrapers, kubelets and people, with room. Both
+/// doors together stay below the descriptors that are kept for them.
+const CONNECTIONS: usize = 24;
 
 /// For a complete head, and so also how long a connection may idle. Longer
 /// than usual scrape intervals would only keep places taken.

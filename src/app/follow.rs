@@ -12,12 +12,14 @@ use crate::model::{ProcessSettings, ServiceName};
 use crate::snapshot::Service;
 use crate::telemetry::log::{LogHandle, LogSettings};
 use crate::telemetry::metrics::{HealthKind, Metrics};
+use crate::telemetry::supervise::Supervisor;
 use crate::upstream::monitor::{self, Target};
 
 /// Owns every task that belongs to a service.
 pub(super) struct Following {
     metrics: Metrics,
     log: LogHandle,
+    supervisor: Supervisor,
     services: BTreeMap<ServiceName, Tasks>,
 }
 
@@ -29,10 +31,11 @@ struct Tasks {
 }
 
 impl Following {
-    pub(super) fn new(metrics: Metrics, log: LogHandle) -> Self {
+    pub(super) fn new(metrics: Metrics, log: LogHandle, supervisor: Supervisor) -> Self {
         Self {
             metrics,
             log,
+            supervisor,
             services: BTreeMap::new(),
         }
     }
@@ -51,14 +54,15 @@ impl AfterPublish for Following {
         // Without a probe there is no gauge either: it would say "down".
         let monitor = ready.spec.health_check.probe().and_then(|_| {
             let key = service.name.shared_key();
-            monitor::start(Target {
+            let target = Target {
                 gauge: self.metrics.health(&key, HealthKind::App),
                 service: key,
                 what: Arc::from("app"),
                 upstream: Arc::clone(&ready.upstream),
                 check: ready.spec.health_check.clone(),
                 cell: Arc::clone(&ready.health.app),
-            })
+            };
+            monitor::start(target, self.supervisor.clone())
         });
         let tasks = Tasks {
             app_cell: Arc::clone(&ready.health.app),

@@ -4,9 +4,14 @@
 //! anything is served, so a clash fails by name; [`Bound::run`] serves until
 //! told to stop.
 
+mod child;
+mod ending;
 mod follow;
+mod panics;
+mod run;
+mod signals;
 
-use std::future::Future;
+use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -14,19 +19,22 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::admin::{self, DoorKind, House};
+use crate::admin::{DoorKind, House};
 use crate::config::{Environment, Problem, ProcessFlags, load_process};
 use crate::control::{self, Control, LifecycleRequest};
-use crate::drain::{self, DrainTrigger, Phase};
+use crate::drain::{self, DrainTrigger};
 use crate::model::{DoorListen, ProcessSettings};
-use crate::net::WorkerCommand;
+use crate::net::{WorkerCommand, files};
 use crate::snapshot::{self, StatusBoard};
 use crate::telemetry::log::{self, LogError, LogSettings};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::readiness::{Liveness, Readiness};
+use crate::telemetry::readiness::{Liveness, Pending, Readiness};
+use crate::telemetry::supervise::Supervisor;
 use crate::worker::{self, WorkerContext};
+use child::Plan;
+use signals::Signals;
 
 /// Commands in a worker's queue; the control loop waits for each to be done.
 const WORKER_QUEUE: usize = 16;
@@ -34,14 +42,15 @@ const WORKER_QUEUE: usize = 16;
 const ADMIN_QUEUE: usize = 16;
 /// A worker or control loop that has not ticked for this long is stuck.
 const LIVENESS_PATIENCE: Duration = Duration::from_secs(10);
-/// Added to the drain deadline before workers are given up on.
-const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
 /// What the process is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub flags: ProcessFlags,
     pub environment: Environment,
+    /// A program and its arguments, to be run beside and ended with; none for
+    /// a daemon.
+    pub command: Vec<OsString>,
 }
 
 /// Why the process did not start.
@@ -69,6 +78,8 @@ pub enum StartError {
 pub enum Ended {
     /// As asked; exit 0.
     Drained,
+    /// The command ended, or could not be started; exit with its code.
+    Command(u8),
     /// A worker died: its listeners would swallow connections. Exit 70.
     WorkerGone,
 }
@@ -76,15 +87,16 @@ pub enum Ended {
 /// Everything bound and published, ready to run.
 pub struct Bound {
     runtime: tokio::runtime::Runtime,
+    signals: Signals,
     control: Control,
+    supervisor: Supervisor,
     house: Arc<House>,
     doors: Vec<(DoorKind, TcpListener)>,
-    workers: Vec<mpsc::Sender<WorkerCommand>>,
-    worker_gone: mpsc::Receiver<usize>,
+    crew: Crew,
     lifecycle: mpsc::Receiver<LifecycleRequest>,
     drain: DrainTrigger,
-    threads: Vec<JoinHandle<()>>,
-    started: crate::telemetry::readiness::Pending,
+    command: Option<Plan>,
+    started: Pending,
 }
 
 /// Loads, binds and publishes; nothing is served by doors yet, but services
@@ -93,26 +105,34 @@ pub struct Bound {
 /// # Errors
 /// [`StartError`]; nothing is left behind then.
 pub fn build(options: Options) -> Result<Bound, StartError> {
-    let process = load_process(&options.flags, &options.environment).map_err(StartError::Config)?;
-    let settings = Arc::clone(&process.settings);
-    // What the limit stays at is no reason not to start.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let metrics = Metrics::new(settings.workers);
-    let log = log::init(LogSettings::of(&settings), metrics.lines_dropped())?;
-    if settings.disabled {
-        tracing::warn!("MICROSERVICES is false: no service is fronted");
-    }
-    let doors = bind_doors(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(32)
         .build()
         .map_err(StartError::Runtime)?;
+    // First of all: as process 1 an unhandled signal would be lost.
+    let handled = signals::handled(!options.command.is_empty());
+    let signals = runtime.block_on(async { Signals::listen(handled) });
+    let signals = signals.map_err(StartError::Runtime)?;
+    let process = load_process(&options.flags, &options.environment).map_err(StartError::Config)?;
+    let settings = Arc::clone(&process.settings);
+    let found_limit = files::raise_limit();
+    let metrics = Metrics::new(settings.workers);
+    let log = log::init(LogSettings::of(&settings), metrics.lines_dropped())?;
+    panics::report_to_log();
+    if settings.disabled {
+        tracing::warn!("MICROSERVICES is false: no service is fronted");
+    }
+    let doors = bind_doors(&settings)?;
     let (publisher, current) = snapshot::channel(Arc::clone(&settings));
-    let crew = Crew::start(settings.workers, &current, &log)?;
+    let liveness = Liveness::new(LIVENESS_PATIENCE, Instant::now());
+    let crew = Crew::start(settings.workers, &current, &log, &metrics, &liveness)?;
+    let supervisor = Supervisor::new(metrics.clone(), liveness.clone());
     let board = StatusBoard::default();
     let (command_sender, commands) = mpsc::channel(ADMIN_QUEUE);
     let (lifecycle_sender, lifecycle) = mpsc::channel(2);
+    let following = follow::Following::new(metrics.clone(), log.clone(), supervisor.clone());
+    let command = Plan::new(&options, found_limit);
     let mut control = Control::new(control::Parts {
         flags: options.flags,
         environment: options.environment,
@@ -123,7 +143,7 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
         metrics: metrics.clone(),
         commands,
         lifecycle: lifecycle_sender,
-        after_publish: Box::new(follow::Following::new(metrics.clone(), log.clone())),
+        after_publish: Box::new(following),
     });
     let startup = Readiness::new();
     let started = startup.wait_for("configuration");
@@ -136,20 +156,21 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
         metrics,
         log,
         startup,
-        liveness: Liveness::new(LIVENESS_PATIENCE, Instant::now()),
+        liveness,
         drain: drain_watcher,
         commands: command_sender,
     });
     Ok(Bound {
         runtime,
+        signals,
         control,
+        supervisor,
         house,
         doors,
-        workers: crew.commands,
-        worker_gone: crew.gone,
+        crew,
         lifecycle,
         drain,
-        threads: crew.threads,
+        command,
         started,
     })
 }
@@ -167,6 +188,8 @@ impl Crew {
         count: usize,
         current: &snapshot::Current,
         log: &log::LogHandle,
+        metrics: &Metrics,
+        liveness: &Liveness,
     ) -> Result<Self, StartError> {
         let (gone_sender, gone) = mpsc::channel(count);
         let mut crew = Self {
@@ -182,6 +205,8 @@ impl Crew {
                 current: current.clone(),
                 log: log.clone(),
                 warned: Arc::clone(&warned),
+                metrics: metrics.clone(),
+                liveness: liveness.clone(),
                 commands,
             };
             let thread =
@@ -217,107 +242,4 @@ fn bind_doors(settings: &ProcessSettings) -> Result<Vec<(DoorKind, TcpListener)>
         doors.push((kind, listener));
     }
     Ok(doors)
-}
-
-impl Bound {
-    /// The addresses of services and doors, as really bound.
-    pub fn board(&self) -> &StatusBoard {
-        &self.house.board
-    }
-
-    /// Serves until `stop` resolves or the admin port asks for an end; then
-    /// drains. `stop` is polled a second time after that: resolving again means
-    /// at once.
-    ///
-    /// # Errors
-    /// The doors cannot be served.
-    pub fn run<F>(self, mut stop: impl FnMut() -> F) -> Result<Ended, StartError>
-    where
-        F: Future<Output = ()>,
-    {
-        let Self {
-            runtime,
-            mut control,
-            house,
-            doors,
-            workers,
-            mut worker_gone,
-            mut lifecycle,
-            drain,
-            threads,
-            started,
-        } = self;
-        let ended = runtime.block_on(async {
-            for (kind, listener) in doors {
-                let door = admin::Door {
-                    kind,
-                    house: Arc::clone(&house),
-                };
-                // Ends with the runtime.
-                tokio::spawn(admin::serve(listener, door));
-            }
-            drop(started);
-            tracing::info!(generation = house.board.load().generation, "ready");
-            let gone = tokio::select! {
-                () = control.run() => false,
-                () = stop() => false,
-                Some(_) = lifecycle.recv() => false,
-                Some(index) = worker_gone.recv() => {
-                    tracing::error!(worker = index, "a worker ended, so the process does");
-                    true
-                }
-            };
-            if gone {
-                return Ok(Ended::WorkerGone);
-            }
-            tracing::info!("draining");
-            tokio::select! {
-                () = drain_workers(&workers, &drain, &house) => {}
-                () = stop() => tracing::warn!("told twice to stop, leaving at once"),
-            }
-            Ok(Ended::Drained)
-        });
-        house.log.flush(Duration::from_secs(2));
-        drop((control, workers));
-        runtime.shutdown_background();
-        // Threads that are cut here hold nothing that needs an end.
-        drop(threads);
-        ended
-    }
-}
-
-async fn drain_workers(
-    workers: &[mpsc::Sender<WorkerCommand>],
-    drain: &DrainTrigger,
-    house: &House,
-) {
-    let settings = house.current.load().settings.shutdown.clone();
-    drain.advance(Phase::Announced);
-    let now = Instant::now();
-    let deadline = now + settings.deadline;
-    let mut waiting = Vec::new();
-    for worker in workers {
-        let (done, ended) = oneshot::channel();
-        let close_listeners = now + settings.accept.min(settings.deadline);
-        let command = WorkerCommand::Drain {
-            close_listeners,
-            deadline,
-            done,
-        };
-        if worker.send(command).await.is_ok() {
-            waiting.push(ended);
-        }
-    }
-    let all = async {
-        for ended in waiting {
-            // A worker that is gone has nothing left to drain.
-            let _ = ended.await;
-        }
-    };
-    if tokio::time::timeout_at((deadline + DRAIN_GRACE).into(), all)
-        .await
-        .is_err()
-    {
-        tracing::warn!("some connections could not be ended in time");
-    }
 }

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::exit;
-use super::run::{start_failed, stop_signal};
-use crate::app::{self, Ended, Options};
+use super::run::{finish, start_failed};
+use crate::app::{self, Options};
 use crate::config::Environment;
 use crate::demo::{Demo, DemoError, MAX_PORT_OFFSET};
 
@@ -29,17 +29,14 @@ pub(crate) fn run(args: &DemoArgs) -> ExitCode {
     let bound = match app::build(Options {
         flags: demo.flags(),
         environment: demo.environment(),
+        command: Vec::new(),
     }) {
         Ok(bound) => bound,
-        Err(error) => return start_failed(&error),
+        Err(error) => return ExitCode::from(start_failed(&error)),
     };
     // Without a reader the demo still runs.
     let _ = io::stdout().write_all(demo.instructions().as_bytes());
-    match bound.run(stop_signal) {
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::WorkerGone) => ExitCode::from(exit::INTERNAL),
-        Err(error) => start_failed(&error),
-    }
+    ExitCode::from(finish(bound))
 }
 
 #[expect(clippy::print_stderr, reason = "a command talks to a person")]

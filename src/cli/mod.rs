@@ -2,7 +2,11 @@
 
 mod check;
 mod demo;
+mod exec;
 mod explain;
+#[cfg(test)]
+mod fault_tests;
+mod health;
 mod key;
 mod run;
 mod schema;
@@ -39,8 +43,10 @@ struct Cli {
 enum Command {
     /// Serve: front the local services of the tree until told to stop
     Run(ProcessArgs),
+    Exec(exec::ExecArgs),
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
+    Health(health::HealthArgs),
     Schema(schema::SchemaArgs),
     /// Try it: three small apps behind their sidecars, with commands to paste
     Demo(demo::DemoArgs),
@@ -88,6 +94,8 @@ pub fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(Cli { command }) => match command {
             Command::Run(args) => run::run(&args),
+            Command::Exec(args) => exec::run(&args),
+            Command::Health(args) => health::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Schema(args) => schema::run(&args),

@@ -1,49 +1,44 @@
 //! `outrigger run`.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::{ProcessArgs, exit, print_problems};
-use crate::app::{self, Ended, Options, StartError};
+use crate::app::{self, Bound, Ended, Options, StartError};
 use crate::config::Environment;
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ProcessArgs) -> ExitCode {
+    ExitCode::from(serve(args, Vec::new()))
+}
+
+/// Serves, beside a command if one is given; gives the code to leave with.
+pub(super) fn serve(args: &ProcessArgs, command: Vec<OsString>) -> u8 {
     let options = Options {
         flags: args.flags(),
         environment: Environment::capture(),
+        command,
     };
-    let bound = match app::build(options) {
-        Ok(bound) => bound,
-        Err(error) => return start_failed(&error),
-    };
-    match bound.run(stop_signal) {
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::WorkerGone) => ExitCode::from(exit::INTERNAL),
+    match app::build(options) {
+        Ok(bound) => finish(bound),
         Err(error) => start_failed(&error),
     }
 }
 
-/// Resolves at the next SIGTERM or SIGINT.
-pub(crate) async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Serves what is bound to its end.
+pub(super) fn finish(bound: Bound) -> u8 {
+    match bound.run() {
+        Ok(Ended::Drained) => 0,
+        Ok(Ended::Command(code)) => code,
+        Ok(Ended::WorkerGone) => exit::INTERNAL,
+        Err(error) => start_failed(&error),
     }
 }
 
 /// Says why, and with which code to leave.
 #[expect(clippy::print_stderr, reason = "a command talks to a person")]
-pub(crate) fn start_failed(error: &StartError) -> ExitCode {
+pub(super) fn start_failed(error: &StartError) -> u8 {
     match error {
         StartError::Config(problems) => print_problems(problems),
         StartError::Door { .. } | StartError::Runtime(_) | StartError::Log(_) => {
@@ -56,9 +51,9 @@ pub(crate) fn start_failed(error: &StartError) -> ExitCode {
             eprintln!();
         }
     }
-    ExitCode::from(match error {
+    match error {
         StartError::Config(_) | StartError::Door { .. } => exit::USAGE,
         StartError::Log(_) => exit::UNAVAILABLE,
         StartError::Runtime(_) => exit::INTERNAL,
-    })
+    }
 }

@@ -21,6 +21,8 @@ use crate::snapshot::{Publisher, Service, Snapshot};
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Old snapshots kept until nobody reads them (three generations in all).
 const MAX_RETIRED: usize = 2;
+/// A port that is drained may close this much later than planned.
+const CLOSING_TAKES: Duration = Duration::from_secs(1);
 /// Longest wait for readers of old snapshots before the next is published.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -91,6 +93,8 @@ pub(super) struct Force {
     late: Vec<oneshot::Receiver<()>>,
     settings: Option<Arc<ProcessSettings>>,
     listeners: u32,
+    /// Ports given up, whose listeners stay open until then (SPEC §11).
+    closing: Vec<(Listen, Instant)>,
     retired: Vec<Arc<Snapshot>>,
 }
 
@@ -105,6 +109,7 @@ impl Force {
             late: Vec::new(),
             settings: None,
             listeners: 0,
+            closing: Vec::new(),
             retired: Vec::new(),
         }
     }
@@ -165,7 +170,7 @@ impl Force {
         let mut close = Vec::new();
         for name in removed {
             if let Some(gone) = self.services.remove(name) {
-                close.push(gone.listener.id);
+                close.push(gone.listener);
                 committed.removed.push(name.clone());
             }
         }
@@ -184,6 +189,11 @@ impl Force {
         self.retired
             .push(self.publisher.publish(Arc::new(snapshot)));
         committed.published = true;
+        let until = Instant::now() + terms.settings.shutdown.accept + CLOSING_TAKES;
+        self.closing.retain(|(_, until)| *until > Instant::now());
+        self.closing
+            .extend(close.iter().map(|held| (held.listen, until)));
+        let close: Vec<ListenerId> = close.iter().map(|held| held.id).collect();
         self.adopt(open, &close).await;
         self.sweep();
         committed
@@ -242,10 +252,14 @@ impl Force {
     }
 
     fn bind(&self, listen: Listen) -> Result<BoundGroup, BindError> {
+        let now = Instant::now();
+        let closing = self.closing.iter().filter(|(_, until)| *until > now);
         let ours = self
             .services
             .values()
-            .any(|service| service.listener.listen.overlaps(listen));
+            .map(|service| &service.listener.listen)
+            .chain(closing.map(|(listen, _)| listen))
+            .any(|held| held.overlaps(listen));
         let bind = if ours { join_group } else { bind_group };
         bind(listen.ip, listen.port, self.workers.len())
     }
@@ -255,7 +269,7 @@ impl Force {
         &mut self,
         candidates: BTreeMap<ServiceName, Candidate>,
         mut bound: BTreeMap<ServiceName, (Listen, BoundGroup)>,
-        close: &mut Vec<ListenerId>,
+        close: &mut Vec<Held>,
         committed: &mut Committed,
     ) -> Vec<Vec<OpenListener>> {
         let mut open: Vec<Vec<OpenListener>> = self.workers.iter().map(|_| Vec::new()).collect();
@@ -263,7 +277,7 @@ impl Force {
             let predecessor = self.services.remove(&name);
             let listener = match (bound.remove(&name), &predecessor) {
                 (Some((listen, group)), _) => {
-                    close.extend(predecessor.as_ref().map(|old| old.listener.id));
+                    close.extend(predecessor.as_ref().map(|old| old.listener));
                     let id = ListenerId(self.listeners);
                     self.listeners += 1;
                     let address = group.address;

@@ -176,6 +176,16 @@ impl Control {
         }
     }
 
+    /// Answers the admin port while the process ends: nothing is changed any
+    /// more. Never returns.
+    pub async fn refuse_changes(&mut self) {
+        while let Some(command) = self.commands.recv().await {
+            // A reload's caller sees its sender dropped; an end is under way.
+            drop(command);
+        }
+        std::future::pending().await
+    }
+
     async fn wake(&mut self) -> Wake {
         let poll = self.last_look + self.turn.settings().reload.poll;
         let next = self.turn.look_again().map_or(poll, |at| at.min(poll));

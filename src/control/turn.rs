@@ -114,6 +114,8 @@ impl Turn {
 
     /// One turn. Returns whether anything on disk or in force changed.
     pub(super) async fn take(&mut self, cause: Cause) -> bool {
+        #[cfg(any(test, feature = "fault-injection"))]
+        crate::telemetry::fault::in_thread(&self.settings().services_dir, "control");
         self.reconciler.force.note_late();
         self.reconciler.force.sweep();
         let seen = match self.look().await {

@@ -1,5 +1,6 @@
 //! Answers: ours and the app's, and their one ending.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use http::{HeaderValue, Method, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{Arrival, streamed, whole};
+use super::{Arrival, WorkerParts, streamed, whole};
 use crate::auth::Denied;
 use crate::forward::{self, AnswerBody};
 use crate::health::{Moment, Scope, View, shows_details};
@@ -72,6 +73,7 @@ impl Shape {
 
 /// What a request gathered on its way, besides its record.
 pub(super) struct Passage {
+    pub(super) parts: Rc<WorkerParts>,
     /// The place among the requests in flight.
     pub(super) permit: Option<Permit>,
     /// The app switched protocols.
@@ -80,6 +82,9 @@ pub(super) struct Passage {
     pub(super) idle: std::time::Duration,
     /// The client speaks HTTP/1, where a response can announce the close.
     pub(super) http1: bool,
+    /// A test wants the answer's body to panic.
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub(super) faulty_body: bool,
 }
 
 /// What happens to the connection once the answer is out.
@@ -202,10 +207,13 @@ pub(super) fn finish(
     ending: Ending,
 ) -> Response<RecordedBody> {
     let Passage {
+        parts,
         permit,
         switched,
         http1,
         idle,
+        #[cfg(any(test, feature = "fault-injection"))]
+        faulty_body,
     } = passage;
     record.answered(response.status().as_u16());
     response
@@ -230,6 +238,9 @@ pub(super) fn finish(
             record: None,
             _permit: None,
             watch,
+            parts,
+            #[cfg(any(test, feature = "fault-injection"))]
+            faulty: false,
         });
     }
     response.map(|body| RecordedBody {
@@ -237,6 +248,9 @@ pub(super) fn finish(
         record: Some(record),
         _permit: permit,
         watch: ending.watch,
+        parts,
+        #[cfg(any(test, feature = "fault-injection"))]
+        faulty: faulty_body,
     })
 }
 
@@ -248,6 +262,30 @@ pub struct RecordedBody {
     /// The request's place among those in flight.
     _permit: Option<Permit>,
     watch: Rc<Watch>,
+    parts: Rc<WorkerParts>,
+    #[cfg(any(test, feature = "fault-injection"))]
+    faulty: bool,
+}
+
+impl RecordedBody {
+    /// A panic breaks this answer off and nothing else: the connection is
+    /// reset, so that half an answer is not taken for a whole one.
+    fn next_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        // A body that panicked is not polled again: the error ends it.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(any(test, feature = "fault-injection"))]
+            crate::telemetry::fault::in_body(self.faulty);
+            Pin::new(&mut self.body).poll_frame(context)
+        }));
+        polled.unwrap_or_else(|_| {
+            self.parts.metrics.task_panic("request");
+            let error = UpstreamError::connecting(Kind::Internal, "a panic was caught");
+            Poll::Ready(Some(Err(error)))
+        })
+    }
 }
 
 impl Body for RecordedBody {
@@ -259,7 +297,7 @@ impl Body for RecordedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
         let this = self.get_mut();
-        let frame = Pin::new(&mut this.body).poll_frame(context);
+        let frame = this.next_frame(context);
         let Some(record) = &mut this.record else {
             return frame;
         };

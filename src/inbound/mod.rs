@@ -24,6 +24,8 @@ use crate::auth::{Allowed, Call};
 use crate::forward::{self, AnswerBody, Client};
 use crate::model::{Failure, Kind, is_private};
 use crate::snapshot::Ready;
+#[cfg(any(test, feature = "fault-injection"))]
+use crate::telemetry::fault;
 use crate::telemetry::metrics::AuthResult;
 use crate::telemetry::record::Record;
 use crate::trace;
@@ -90,17 +92,20 @@ impl Door {
         // Nothing borrowed by the walk outlives it, and a record of a panicked
         // request is only read.
         let mut passage = Passage {
+            parts: Rc::clone(&self.local.parts),
             permit: None,
             switched: None,
             idle: self.local.upgrade_idle_timeout(),
             http1: parts.version < Version::HTTP_2,
+            #[cfg(any(test, feature = "fault-injection"))]
+            faulty_body: fault::asked_for(&parts.headers, "body"),
         };
         let walk = self.walk(parts, body, &mut record, &mut passage);
         let walk = std::panic::AssertUnwindSafe(walk);
-        let outcome = walk
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| Err(Failure::because(Kind::Internal, "a panic was caught").into()));
+        let outcome = walk.catch_unwind().await.unwrap_or_else(|_| {
+            self.local.parts.metrics.task_panic("request");
+            Err(Failure::because(Kind::Internal, "a panic was caught").into())
+        });
         let response = match outcome {
             Ok(response) => response,
             Err(refusal) => answer::refuse(&self.local.service.name, refusal, &shape, &mut record),
@@ -115,6 +120,8 @@ impl Door {
         record: &mut Record,
         passage: &mut Passage,
     ) -> Result<Response<AnswerBody>, Refusal> {
+        #[cfg(any(test, feature = "fault-injection"))]
+        fault::in_request(&parts.headers);
         let Some(ready) = self.local.service.as_ready() else {
             return Err(Failure::new(Kind::ConfigInvalid).into());
         };

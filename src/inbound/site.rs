@@ -13,6 +13,7 @@ use crate::net::deadline::Deadlines;
 use crate::net::{ClientTimeouts, H2Limits, ParserLimits};
 use crate::snapshot::{Service, Snapshot};
 use crate::telemetry::log::LogHandle;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Recorder;
 use crate::trace::IdGenerator;
 use crate::upstream::{Pool, TrailerFilter, Upstream};
@@ -25,6 +26,8 @@ pub struct WorkerParts {
     pub log: LogHandle,
     /// Shared by all workers: untrusted forwarding headers were warned of.
     pub warned: Arc<AtomicBool>,
+    /// For what has no cells of its own: caught panics.
+    pub metrics: Metrics,
     pub auth: AuthWorker,
 }
 

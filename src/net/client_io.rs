@@ -32,6 +32,10 @@ pub struct Watch {
     serving: Cell<u32>,
     multiplexed: Cell<bool>,
     last_request: Cell<bool>,
+    /// Whether any byte came.
+    heard: Cell<bool>,
+    /// Whether any request came.
+    asked: Cell<bool>,
     timeouts: ClientTimeouts,
     read: Deadline,
     write: Deadline,
@@ -68,6 +72,8 @@ impl Watch {
             serving: Cell::new(0),
             multiplexed: Cell::new(false),
             last_request: Cell::new(false),
+            heard: Cell::new(false),
+            asked: Cell::new(false),
             timeouts,
             read: deadlines.add(),
             write: deadlines.add(),
@@ -79,6 +85,7 @@ impl Watch {
     /// A complete head is there.
     pub fn request_begun(&self) {
         self.serving.set(self.serving.get() + 1);
+        self.asked.set(true);
         self.phase.set(IoPhase::Busy);
         self.read.disarm();
     }
@@ -110,6 +117,21 @@ impl Watch {
         self.last_request.get()
     }
 
+    /// Whether the client sent anything at all.
+    pub fn heard(&self) -> bool {
+        self.heard.get()
+    }
+
+    /// Whether there was a request.
+    pub fn asked(&self) -> bool {
+        self.asked.get()
+    }
+
+    /// Whether a head has begun and is not complete.
+    pub fn is_in_head(&self) -> bool {
+        self.heard.get() && self.phase.get() == IoPhase::Head
+    }
+
     /// Ready when a limit is reached; wakes the task for that, and when
     /// somebody calls [`Deadlines::wake_all`].
     pub fn poll_stalled(&self, context: &mut Context<'_>) -> Poll<Stalled> {
@@ -125,6 +147,7 @@ impl Watch {
     }
 
     fn bytes_came(&self) {
+        self.heard.set(true);
         if self.phase.get() == IoPhase::Idle && !self.multiplexed.get() {
             self.phase.set(IoPhase::Head);
             self.read.arm(self.timeouts.header);
@@ -185,6 +208,7 @@ impl ClientIo {
                     if self.stream.read_buf(&mut first).await? == 0 {
                         return Ok(None);
                     }
+                    self.watch.heard.set(true);
                     continue;
                 }
                 _ => Spoken::Http1,

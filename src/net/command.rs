@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Names one listening socket group of the process; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,17 +31,20 @@ pub enum WorkerCommand {
     Adopt {
         generation: u64,
         open: Vec<OpenListener>,
-        /// Drained: the accept queue is served, then the socket is closed;
-        /// what is in flight finishes.
+        /// Drained by the timeline of [`WorkerCommand::Drain`]; at once where
+        /// a listener of `open` takes the port over.
         close: Vec<ListenerId>,
         ack: oneshot::Sender<()>,
     },
     /// SIGTERM or `/drain`: responses carry `Connection: close` from now on;
     /// at `close_listeners` the accept queues are served and the listeners
-    /// closed; at `deadline` what is left is cut. `done` when nothing is left.
+    /// closed; tunnels end two seconds before `deadline`, at which what is left
+    /// is cut. `done` when nothing is left.
     Drain {
         close_listeners: Instant,
         deadline: Instant,
+        /// Cancelled when there is nothing to wait for: listeners close now.
+        hurry: CancellationToken,
         done: oneshot::Sender<()>,
     },
 }

@@ -79,14 +79,21 @@ where
         if phase == Phase::Cut {
             return Poll::Ready(End::Cut);
         }
-        if phase >= Phase::Closing && !closing {
-            closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
+        // First what has come already: a shutdown would throw it away.
         match connection.poll_without_shutdown(context) {
             Poll::Ready(Ok(())) => return Poll::Ready(End::Finished),
             Poll::Ready(Err(error)) => return Poll::Ready(end_of(error)),
             Poll::Pending => {}
+        }
+        // hyper counts a connection with half a head as idle and would close it.
+        if phase >= Phase::Closing && !closing && !watch.is_in_head() {
+            closing = true;
+            Pin::new(&mut connection).graceful_shutdown();
+            match connection.poll_without_shutdown(context) {
+                Poll::Ready(Ok(())) => return Poll::Ready(End::Finished),
+                Poll::Ready(Err(error)) => return Poll::Ready(end_of(error)),
+                Poll::Pending => {}
+            }
         }
         watch.poll_stalled(context).map(End::Stalled)
     })
@@ -114,7 +121,9 @@ const H2_PENDING_RESETS: usize = 20;
 const H2_ERROR_RESETS: usize = 100;
 
 /// Serves HTTP/2 until the connection ends. A drain, or settings that no longer
-/// hold, end it by GOAWAY after the open streams.
+/// hold, end it by GOAWAY after the open streams. A connection that is opened
+/// while the drain is only announced may ask once: otherwise its client would
+/// be sent away until it gives up.
 pub async fn serve_http2<S, B>(
     io: ClientIo,
     watch: &Rc<Watch>,
@@ -139,19 +148,26 @@ where
         .serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     let mut closing = false;
+    let came_late = phase.get() >= Phase::Announced;
     std::future::poll_fn(|context: &mut Context<'_>| {
         let phase = phase.get();
         if phase == Phase::Cut {
             return Poll::Ready(End::Cut);
         }
-        if (phase >= Phase::Announced || watch.ends()) && !closing {
-            closing = true;
-            connection.as_mut().graceful_shutdown();
-        }
         match connection.as_mut().poll(context) {
             Poll::Ready(Ok(())) => return Poll::Ready(End::Finished),
             Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
             Poll::Pending => {}
+        }
+        let announced = phase >= Phase::Announced && (!came_late || watch.asked());
+        if (announced || phase >= Phase::Closing || watch.ends()) && !closing {
+            closing = true;
+            connection.as_mut().graceful_shutdown();
+            match connection.as_mut().poll(context) {
+                Poll::Ready(Ok(())) => return Poll::Ready(End::Finished),
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+                Poll::Pending => {}
+            }
         }
         match watch.poll_stalled(context) {
             Poll::Ready(Stalled::Idle) if !closing => {

@@ -2,41 +2,60 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use super::files;
+
 /// First pause after an accept error such as EMFILE; doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// Between two complaints of one listener.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Accepts until `closed` is cancelled, hands each connection to `serve`, then
 /// empties the accept queue (closing a socket of a SO_REUSEPORT group resets
 /// what it queued) and closes the socket.
+///
+/// Leaves connections in the queue while descriptors are short.
 pub async fn accept_loop(
     listener: StdListener,
     closed: CancellationToken,
     serve: Rc<dyn Fn(TcpStream, SocketAddr)>,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let ends = files::accept_ends(lowest_free(&listener)?);
     let mut pause = FIRST_PAUSE;
+    let mut short = false;
+    let mut complained: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
             () = closed.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, short.then_some(ends)) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 pause = FIRST_PAUSE;
-                serve(stream, peer);
+                short = stream.as_raw_fd() >= ends;
+                if files::may_keep(&stream) {
+                    serve(stream, peer);
+                }
             }
             Err(error) if is_about_the_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections, pausing");
-                tokio::time::sleep(pause).await;
+                if complained.is_none_or(|at| at.elapsed() >= QUIET) {
+                    complained = Some(Instant::now());
+                    tracing::warn!(%error, "cannot accept connections, pausing");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = closed.cancelled() => {}
+                }
                 pause = (pause * 2).min(LAST_PAUSE);
             }
         }
@@ -47,6 +66,26 @@ pub async fn accept_loop(
         serve(TcpStream::from_std(stream)?, peer);
     }
     Ok(())
+}
+
+/// The next connection; when descriptors were short the last time, only once
+/// there is a free number below `ends`.
+async fn accept(
+    listener: &TcpListener,
+    ends: Option<std::os::fd::RawFd>,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    if let Some(ends) = ends
+        && lowest_free(listener)? >= ends
+    {
+        return Err(io::Error::other("too many open files"));
+    }
+    listener.accept().await
+}
+
+/// The number the next descriptor will have.
+fn lowest_free(listener: &TcpListener) -> io::Result<std::os::fd::RawFd> {
+    let copy = socket2::SockRef::from(listener).try_clone()?;
+    Ok(copy.as_raw_fd())
 }
 
 /// The client gave up before it was accepted; the listener is fine.

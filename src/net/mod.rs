@@ -6,6 +6,7 @@ mod client_io;
 mod command;
 mod connection;
 pub mod deadline;
+pub mod files;
 mod listener;
 mod permits;
 pub mod stream;

@@ -9,6 +9,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::files;
+
 /// Unacknowledged data for this long means the other host is gone (SPEC §2.4).
 const DIALLED_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -38,6 +40,14 @@ impl Stream {
         let _ = socket.set_tcp_keepalive(&keepalive);
         let _ = socket.set_tcp_user_timeout(Some(DIALLED_USER_TIMEOUT));
         Self::Tcp(stream)
+    }
+
+    /// Whether the data path may keep it: few descriptors are left for others.
+    pub fn may_be_kept(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => files::may_keep(stream),
+            Self::Unix(stream) => files::may_keep(stream),
+        }
     }
 
     /// Whether an idle connection is still usable: open, and silent. Costs no

@@ -98,6 +98,30 @@ impl Upstream {
         Err(last)
     }
 
+    /// Whether nobody listens there any more: every address refuses. Whatever
+    /// else goes wrong is no proof.
+    pub async fn refuses(&self) -> bool {
+        let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        if let UpstreamTarget::Unix { path } = &self.spec.target {
+            let outcome = UnixStream::connect(path).await;
+            return outcome
+                .is_err_and(|error| refused(&error) || error.kind() == io::ErrorKind::NotFound);
+        }
+        let Some(resolver) = &self.resolver else {
+            return false;
+        };
+        let Ok(addresses) = resolver.addresses().await else {
+            return false;
+        };
+        for address in &addresses {
+            match TcpStream::connect(address).await {
+                Err(error) if refused(&error) => {}
+                _ => return false,
+            }
+        }
+        !addresses.is_empty()
+    }
+
     fn label(&self) -> Arc<str> {
         Arc::from(self.spec.target.to_string())
     }
@@ -182,6 +206,10 @@ impl Pool {
             }
         };
         deadline.disarm();
+        if !stream.may_be_kept() {
+            let detail = "too many open files";
+            return Err(UpstreamError::connecting(Kind::Overloaded, detail));
+        }
         Ok(Connection {
             stream,
             buffer: BytesMut::new(),
@@ -244,6 +272,8 @@ async fn purge(pool: Weak<Pool>, pause: Duration) {
 fn refused(error: &io::Error, address: Arc<str>) -> UpstreamError {
     let kind = match error.kind() {
         io::ErrorKind::TimedOut => Kind::ConnectTimeout,
+        // EMFILE and ENFILE: it is we who cannot.
+        _ if matches!(error.raw_os_error(), Some(23 | 24)) => Kind::Overloaded,
         _ => Kind::ConnectRefused,
     };
     let mut refused = UpstreamError::connecting(kind, error.to_string());

@@ -4,6 +4,7 @@
 //! padded counters. It follows the control loop's commands in order; between
 //! two of them nothing about the configuration changes under a request.
 
+mod ending;
 mod port;
 
 use std::cell::RefCell;
@@ -17,20 +18,23 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::AuthWorker;
-use crate::drain::Phase;
 use crate::inbound::{Local, Site, WorkerParts};
 use crate::net::deadline::{Clock, Deadlines};
 use crate::net::{ListenerId, OpenListener, WorkerCommand};
 use crate::snapshot::{Current, Snapshot};
 use crate::telemetry::log::LogHandle;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Liveness;
 use crate::trace::IdGenerator;
 
-use port::{Connections, Port};
+use ending::Timeline;
+use port::Port;
 
-/// Tunnels end this long before the deadline of a drain (SPEC §11).
-const TUNNELS_BEFORE_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a worker shows that it is alive; costs an idle one a wake-up.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What a worker is started with.
 pub struct WorkerContext {
@@ -40,10 +44,13 @@ pub struct WorkerContext {
     pub log: LogHandle,
     /// Shared by all workers: untrusted forwarding headers were warned of.
     pub warned: Arc<AtomicBool>,
+    pub metrics: Metrics,
+    pub liveness: Liveness,
     pub commands: mpsc::Receiver<WorkerCommand>,
 }
 
-/// Starts a data thread; it ends when the commands' sender is dropped. `gone`
+/// Starts a data thread; it ends when the commands' sender is dropped, and when
+/// one of its listeners fails: connections would wait there for nobody. `gone`
 /// is told when it ends, however it does.
 ///
 /// # Errors
@@ -92,8 +99,18 @@ struct Worker {
     /// By `SlotId::index`.
     sites: HashMap<u32, Rc<Site>>,
     ports: HashMap<ListenerId, Rc<Port>>,
-    connections: Rc<Connections>,
+    /// No longer wanted, on their way to their end.
+    retiring: Vec<Retiring>,
     generation: RefCell<u64>,
+    liveness: Liveness,
+    /// Cancelled when a listener ended that should not have.
+    broken: CancellationToken,
+}
+
+/// A port that is being drained alone.
+struct Retiring {
+    port: Rc<Port>,
+    hurry: CancellationToken,
 }
 
 impl Worker {
@@ -105,6 +122,7 @@ impl Worker {
             ids: IdGenerator::new(),
             log: context.log,
             warned: context.warned,
+            metrics: context.metrics,
             auth: AuthWorker::new(context.index, deadlines.clone()),
         };
         Self {
@@ -113,39 +131,64 @@ impl Worker {
             parts: Rc::new(parts),
             sites: HashMap::new(),
             ports: HashMap::new(),
-            connections: Rc::default(),
+            retiring: Vec::new(),
             generation: RefCell::new(0),
+            liveness: context.liveness,
+            broken: CancellationToken::new(),
         }
     }
 
     async fn run(mut self) {
         let deadlines = self.parts.deadlines.clone();
-        let sweeper = tokio::task::spawn_local(async move { deadlines.sweep().await });
+        let mut sweeper = tokio::task::spawn_local(async move { deadlines.sweep().await });
         let Some(mut commands) = self.commands.take() else {
             return;
         };
-        while let Some(command) = commands.recv().await {
-            match command {
-                WorkerCommand::Adopt {
-                    generation,
-                    open,
-                    close,
-                    ack,
-                } => {
-                    self.adopt(generation, open, &close);
-                    // A control loop that no longer waits is ending.
-                    let _ = ack.send(());
-                }
-                WorkerCommand::Drain {
-                    close_listeners,
-                    deadline,
-                    done,
-                } => {
-                    self.drain(close_listeners, deadline, done);
-                }
+        let who = format!("worker {}", self.parts.index);
+        let heart = self.liveness.watch(&who, Instant::now());
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        let broken = self.broken.clone();
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => break,
+                },
+                _ = beat.tick() => heart.beat(Instant::now()),
+                () = broken.cancelled() => break,
+                // Without it no deadline would ever come.
+                _ = &mut sweeper => return,
             }
         }
         sweeper.abort();
+    }
+
+    fn obey(&mut self, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Adopt {
+                generation,
+                open,
+                close,
+                ack,
+            } => {
+                self.adopt(generation, open, &close);
+                // A control loop that no longer waits is ending.
+                let _ = ack.send(());
+            }
+            WorkerCommand::Drain {
+                close_listeners,
+                deadline,
+                hurry,
+                done,
+            } => {
+                let timeline = Timeline {
+                    close_listeners,
+                    deadline,
+                    hurry,
+                };
+                self.drain(timeline, done);
+            }
+        }
     }
 
     fn adopt(&mut self, generation: u64, open: Vec<OpenListener>, close: &[ListenerId]) {
@@ -158,15 +201,49 @@ impl Worker {
             snapshot.generation >= generation,
             "published before it is adopted"
         );
+        #[cfg(any(test, feature = "fault-injection"))]
+        crate::telemetry::fault::in_thread(&snapshot.settings.services_dir, "worker");
+        let retired: Vec<Rc<Port>> = close
+            .iter()
+            .filter_map(|id| self.ports.remove(id))
+            .collect();
         for listener in open {
             self.open(listener);
         }
-        for id in close {
-            if let Some(port) = self.ports.remove(id) {
-                let settings = &snapshot.settings.shutdown;
-                port.retire(settings.deadline, &self.parts.deadlines);
+        let shutdown = &snapshot.settings.shutdown;
+        for port in retired {
+            self.retire(port, shutdown.accept, shutdown.deadline);
+        }
+        self.hand_over_ports();
+    }
+
+    /// Drains a port that is no longer wanted, by the timeline of a process.
+    fn retire(&mut self, port: Rc<Port>, accept: Duration, deadline: Duration) {
+        let now = Instant::now();
+        let hurry = CancellationToken::new();
+        let timeline = Timeline {
+            close_listeners: now + accept.min(deadline),
+            deadline: now + deadline,
+            hurry: hurry.clone(),
+        };
+        self.retiring.push(Retiring {
+            port: Rc::clone(&port),
+            hurry,
+        });
+        let deadlines = self.parts.deadlines.clone();
+        // Ends by itself soon after the deadline.
+        tokio::task::spawn_local(async move { ending::end(&[port], timeline, &deadlines).await });
+    }
+
+    /// Where a new listener has the port, connections must not reach the old one.
+    fn hand_over_ports(&mut self) {
+        let wanted: HashSet<u16> = self.ports.values().map(|port| port.number()).collect();
+        for Retiring { port, hurry } in &self.retiring {
+            if wanted.contains(&port.number()) {
+                hurry.cancel();
             }
         }
+        self.retiring.retain(|retiring| !retiring.port.is_over());
     }
 
     fn replace_sites(&mut self, snapshot: &Snapshot) {
@@ -196,42 +273,23 @@ impl Worker {
             tracing::error!(address = %listener.address, "a listener without its service");
             return;
         };
-        let connections = Rc::clone(&self.connections);
-        let (id, socket) = (listener.id, listener.socket);
-        let port = Port::open(Rc::clone(site), Rc::clone(&self.parts), connections, socket);
+        let id = listener.id;
+        let (site, parts) = (Rc::clone(site), Rc::clone(&self.parts));
+        let port = Port::open(site, parts, listener, self.broken.clone());
         self.ports.insert(id, port);
     }
 
-    fn drain(&mut self, close_listeners: Instant, deadline: Instant, done: oneshot::Sender<()>) {
-        let ports: Vec<Rc<Port>> = self.ports.drain().map(|(_, port)| port).collect();
-        let connections = Rc::clone(&self.connections);
+    fn drain(&mut self, timeline: Timeline, done: oneshot::Sender<()>) {
+        let ports: Vec<Rc<Port>> = self
+            .ports
+            .drain()
+            .map(|(_, port)| port)
+            .chain(self.retiring.drain(..).map(|retiring| retiring.port))
+            .collect();
         let deadlines = self.parts.deadlines.clone();
         // Owned by the runtime, which ends with the process.
         tokio::task::spawn_local(async move {
-            for port in &ports {
-                port.advance(Phase::Announced);
-            }
-            // HTTP/2 connections announce by GOAWAY.
-            deadlines.wake_all();
-            tokio::time::sleep_until(close_listeners.into()).await;
-            for port in &ports {
-                port.stop_accepting().await;
-                port.advance(Phase::Closing);
-            }
-            deadlines.wake_all();
-            let tunnels_end = deadline
-                .checked_sub(TUNNELS_BEFORE_DEADLINE)
-                .unwrap_or(deadline);
-            for (phase, at) in [(Phase::EndingTunnels, tunnels_end), (Phase::Cut, deadline)] {
-                let emptied = tokio::time::timeout_at(at.into(), connections.emptied()).await;
-                if emptied.is_err() {
-                    for port in &ports {
-                        port.advance(phase);
-                    }
-                    deadlines.wake_all();
-                }
-            }
-            connections.emptied().await;
+            ending::end(&ports, timeline, &deadlines).await;
             // Whoever asked may be gone.
             let _ = done.send(());
         });

@@ -2,9 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -19,14 +19,13 @@ use crate::inbound::{
     ClientSide, ConnectionSettings, Door, Ending, RecordedBody, Site, TunnelSlot, WorkerParts,
 };
 use crate::model::Kind;
-use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
-use crate::net::{self, ClientIo, End, Permit, Spoken, Stalled, Watch};
+use crate::net::{self, ClientIo, End, OpenListener, Permit, Spoken, Stalled, Watch};
 use crate::reply;
 
-/// All client connections of a worker.
+/// The client connections of a port.
 #[derive(Debug, Default)]
-pub(super) struct Connections {
+struct Connections {
     open: Cell<usize>,
     changed: Notify,
 }
@@ -38,15 +37,32 @@ struct Counted(Rc<Connections>);
 pub(super) struct Port {
     site: Rc<Site>,
     parts: Rc<WorkerParts>,
+    address: SocketAddr,
     connections: Rc<Connections>,
     phase: Cell<Phase>,
     closed: CancellationToken,
     accepting: RefCell<Option<JoinHandle<()>>>,
 }
 
+/// Tells the worker when accepting ends without having been told to, by a
+/// panic too: the other sockets of the group would serve on, and nobody would
+/// know.
+struct AcceptGuard {
+    closed: CancellationToken,
+    broken: CancellationToken,
+}
+
+impl Drop for AcceptGuard {
+    fn drop(&mut self) {
+        if !self.closed.is_cancelled() {
+            self.broken.cancel();
+        }
+    }
+}
+
 impl Connections {
     /// Resolves when there is none.
-    pub(super) async fn emptied(&self) {
+    async fn emptied(&self) {
         while self.open.get() > 0 {
             self.changed.notified().await;
         }
@@ -68,17 +84,21 @@ impl Drop for Counted {
 }
 
 impl Port {
-    /// Begins to accept.
+    /// Begins to accept. `broken` is cancelled should that fail.
     pub(super) fn open(
         site: Rc<Site>,
         parts: Rc<WorkerParts>,
-        connections: Rc<Connections>,
-        socket: TcpListener,
+        listener: OpenListener,
+        broken: CancellationToken,
     ) -> Rc<Self> {
+        let OpenListener {
+            address, socket, ..
+        } = listener;
         let port = Rc::new(Self {
             site,
             parts,
-            connections,
+            address,
+            connections: Rc::default(),
             phase: Cell::new(Phase::Serving),
             closed: CancellationToken::new(),
             accepting: RefCell::new(None),
@@ -86,13 +106,33 @@ impl Port {
         let serving = Rc::clone(&port);
         let serve = Rc::new(move |stream, peer| serving.accepted(stream, peer));
         let closed = port.closed.clone();
+        let guard = AcceptGuard {
+            closed: closed.clone(),
+            broken,
+        };
         let accepting = tokio::task::spawn_local(async move {
             if let Err(error) = net::accept_loop(socket, closed, serve).await {
                 tracing::error!(%error, "a listener failed");
             }
+            drop(guard);
         });
         *port.accepting.borrow_mut() = Some(accepting);
         port
+    }
+
+    /// The number clients connect to.
+    pub(super) fn number(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Resolves when it has no connection.
+    pub(super) async fn emptied(&self) {
+        self.connections.emptied().await;
+    }
+
+    /// Whether nothing comes or goes here any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.closed.is_cancelled() && self.connections.open.get() == 0
     }
 
     pub(super) fn advance(&self, phase: Phase) {
@@ -107,21 +147,6 @@ impl Port {
             // A panic there has been reported by the hook.
             let _ = accepting.await;
         }
-    }
-
-    /// The port is no longer wanted: accept what is queued, let what is in
-    /// flight finish, cut the rest at the deadline.
-    pub(super) fn retire(self: Rc<Self>, deadline: Duration, deadlines: &Deadlines) {
-        let deadlines = deadlines.clone();
-        // Ends by itself at the deadline.
-        tokio::task::spawn_local(async move {
-            self.stop_accepting().await;
-            self.advance(Phase::Closing);
-            deadlines.wake_all();
-            tokio::time::sleep(deadline).await;
-            self.advance(Phase::Cut);
-            deadlines.wake_all();
-        });
     }
 
     fn accepted(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
@@ -160,11 +185,11 @@ impl Port {
         let watch = Watch::new(opened.timeouts, &self.parts.deadlines);
         let mut io = ClientIo::new(stream, Rc::clone(&watch));
         let spoken = {
-            let stalled = std::future::poll_fn(|context| watch.poll_stalled(context));
+            let stalled = std::future::poll_fn(|context| self.poll_unheard(&watch, context));
             tokio::select! {
                 biased;
                 spoken = io.spoken() => spoken,
-                stalled = stalled => return self.end(End::Stalled(stalled), io.stream).await,
+                end = stalled => return self.end(end, io.stream).await,
             }
         };
         let serving = Serving {
@@ -182,6 +207,19 @@ impl Port {
             Ok(Some(Spoken::Http2)) => serving.http2(io).await,
             // Closed, or broken, before it said anything.
             Ok(None) | Err(_) => {}
+        }
+    }
+
+    /// Ready when a client that has not said what it speaks is to be let go.
+    fn poll_unheard(&self, watch: &Watch, context: &mut Context<'_>) -> Poll<End> {
+        // Registers for the call that announces a drain, too.
+        if let Poll::Ready(stalled) = watch.poll_stalled(context) {
+            return Poll::Ready(End::Stalled(stalled));
+        }
+        match self.phase.get() {
+            Phase::Cut => Poll::Ready(End::Cut),
+            Phase::Closing | Phase::EndingTunnels if !watch.heard() => Poll::Ready(End::Finished),
+            _ => Poll::Pending,
         }
     }
 

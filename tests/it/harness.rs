@@ -127,10 +127,9 @@ fn load_counts_failures() {
     wait_until("a failure is seen", SOON, || load.failures() > 0);
     let report = load.stop();
     assert!(report.failures <= 6, "{report:?}");
-    assert_eq!(
-        report.requests as usize,
-        app.count() + report.failures as usize
-    );
+    // A request that is cut may have been received or not.
+    let (requests, failures) = (report.requests as usize, report.failures as usize);
+    assert!((requests - failures..=requests).contains(&app.count()));
     let rude = App::start(scripts::bytes(
         *b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
         Next::KeepAlive,

@@ -15,6 +15,7 @@ use super::pool::Upstream;
 use crate::health::CheckCell;
 use crate::model::{AppHealthCheck, HealthCheckSpec, ProbeSpec};
 use crate::telemetry::metrics::HealthGauge;
+use crate::telemetry::supervise::Supervisor;
 
 pub use probe::ProbeError;
 use probe::{Expectation, Probe};
@@ -43,7 +44,7 @@ pub struct Target {
 
 /// Starts the monitor; dropping the handle ends it. `None` where `healthCheck`
 /// is off. Must be called on the control runtime.
-pub fn start(target: Target) -> Option<AbortOnDropHandle<()>> {
+pub fn start(target: Target, supervisor: Supervisor) -> Option<AbortOnDropHandle<()>> {
     let timing = target.check.probe()?.clone();
     let probe = match &target.check {
         HealthCheckSpec::Check(AppHealthCheck::Grpc, _) => Probe::Grpc,
@@ -57,12 +58,13 @@ pub fn start(target: Target) -> Option<AbortOnDropHandle<()>> {
         },
         HealthCheckSpec::Off => return None,
     };
-    Some(AbortOnDropHandle::new(tokio::spawn(look_after(
-        target, probe, timing,
-    ))))
+    Some(AbortOnDropHandle::new(tokio::spawn(async move {
+        let looking_after = || look_after(&target, &probe, &timing);
+        supervisor.keep("monitor", looking_after).await;
+    })))
 }
 
-async fn look_after(target: Target, probe: Probe, timing: ProbeSpec) {
+async fn look_after(target: &Target, probe: &Probe, timing: &ProbeSpec) {
     let mut verdict = Verdict::new(timing.unhealthy_threshold, timing.healthy_threshold);
     loop {
         let asked = Instant::now();
@@ -72,7 +74,7 @@ async fn look_after(target: Target, probe: Probe, timing: ProbeSpec) {
         let change = verdict.learn(outcome.is_ok());
         target.cell.record(verdict.is_up(), took, Instant::now());
         target.gauge.set(verdict.is_up());
-        report(&target, change, outcome.as_ref().err());
+        report(target, change, outcome.as_ref().err());
         let pause = match verdict.is_settled() {
             true => timing.interval,
             false => timing.interval.min(SUSPICIOUS_INTERVAL),

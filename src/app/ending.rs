@@ -1,0 +1,101 @@
+//! The end of the process (SPEC §11).
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::House;
+use crate::drain::{DrainTrigger, Phase};
+use crate::net::WorkerCommand;
+
+/// What is left is cut this long before the deadline, so that the process is
+/// gone at it.
+const CUT_BEFORE_DEADLINE: Duration = Duration::from_millis(250);
+/// Given to workers beyond the cut before they are given up on.
+const GRACE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the apps are gone.
+const LOOK: Duration = Duration::from_millis(250);
+/// An app that takes longer to refuse is not gone.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// Drains every worker by the timeline; returns when nothing is left, or little
+/// after the deadline.
+pub(super) async fn drain(
+    workers: &[mpsc::Sender<WorkerCommand>],
+    trigger: &DrainTrigger,
+    house: &House,
+) {
+    let settings = house.current.load().settings.shutdown.clone();
+    trigger.advance(Phase::Announced);
+    let now = Instant::now();
+    let whole = settings.deadline.saturating_sub(CUT_BEFORE_DEADLINE);
+    let deadline = now + whole;
+    let hurry = CancellationToken::new();
+    let mut waiting = Vec::new();
+    for worker in workers {
+        let (done, ended) = oneshot::channel();
+        let command = WorkerCommand::Drain {
+            close_listeners: now + settings.accept.min(whole),
+            deadline,
+            hurry: hurry.clone(),
+            done,
+        };
+        // A worker that does not take commands is given up on below.
+        let sent = timeout_at(deadline.into(), worker.send(command)).await;
+        if matches!(sent, Ok(Ok(()))) {
+            waiting.push(ended);
+        }
+    }
+    let all = async {
+        for ended in waiting {
+            // A worker that is gone has nothing left to drain.
+            let _ = ended.await;
+        }
+    };
+    let hurrying = async {
+        nothing_to_wait_for(house).await;
+        hurry.cancel();
+        std::future::pending::<()>().await;
+    };
+    let over = async {
+        tokio::select! {
+            () = all => {}
+            () = hurrying => {}
+        }
+    };
+    if timeout_at((deadline + GRACE).into(), over).await.is_err() {
+        tracing::warn!("some connections could not be ended in time");
+    }
+}
+
+/// Resolves when nothing is in flight and every app is gone: whatever came
+/// would be refused.
+async fn nothing_to_wait_for(house: &House) {
+    loop {
+        if is_idle(house) && apps_are_gone(house).await && is_idle(house) {
+            return;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn is_idle(house: &House) -> bool {
+    let snapshot = house.current.load();
+    let mut services = snapshot.services.values();
+    services.all(|service| service.in_flight.held() == 0)
+}
+
+async fn apps_are_gone(house: &House) -> bool {
+    let snapshot = house.current.load();
+    for service in snapshot.services.values() {
+        let Some(ready) = service.as_ready() else {
+            continue;
+        };
+        if !matches!(timeout(REFUSAL, ready.upstream.refuses()).await, Ok(true)) {
+            return false;
+        }
+    }
+    true
+}
