@@ -252,3 +252,75 @@ fn narrow(number: usize) -> u32 {
 fn shorten(key: &str) -> String {
     key.chars().take(60).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whether two readers understood the same: keys, shapes, and texts.
+    fn agrees(own: &Node, other: &serde_yaml::Value) -> bool {
+        use serde_yaml::Value as Yaml;
+        match (&own.value, other) {
+            (Value::Null, Yaml::Null) => true,
+            (Value::List(own), Yaml::Sequence(other)) => {
+                own.len() == other.len() && own.iter().zip(other).all(|(a, b)| agrees(a, b))
+            }
+            (Value::Map(own), Yaml::Mapping(other)) => {
+                own.len() == other.len()
+                    && own.iter().zip(other).all(|(entry, (key, value))| {
+                        // Keys are texts for us, whatever they look like.
+                        key.as_str().is_none_or(|key| key == entry.key)
+                            && agrees(&entry.node, value)
+                    })
+            }
+            (Value::Scalar(own), Yaml::String(other)) => own.text == *other,
+            // Numbers and truth values are read by whoever wants them.
+            (Value::Scalar(own), Yaml::Bool(_) | Yaml::Number(_)) => own.plain,
+            _ => false,
+        }
+    }
+
+    fn assert_agreement(text: &str) -> Result<(), TestCaseError> {
+        let own = read(text.as_bytes(), &Path::new("x.yaml").into());
+        let other = serde_yaml::from_str::<serde_yaml::Value>(text);
+        if let (Ok(own), Ok(other)) = (&own, &other) {
+            prop_assert!(agrees(own, other), "{text:?}\n{other:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn examples_mean_what_another_reader_says() {
+        for text in crate::config::examples::SERVICES {
+            assert!(
+                serde_yaml::from_str::<serde_yaml::Value>(text).is_ok(),
+                "{text}"
+            );
+            assert_agreement(text).unwrap();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(3000)
+        })]
+
+        #[test]
+        fn what_both_readers_accept_means_the_same(
+            parts in proptest::collection::vec(
+                prop::sample::select(vec![
+                    "a: ", "b:\n", "  c: ", "  - ", "- ", "x", "'y z'", "\"\\n\"", "1.10", "true",
+                    "~", "{", "}", "[", "]", ", ", "\n", "|\n", "  text\n", ">-\n", "# no\n", "? ",
+                    ": ", "d: {e: f}\n", "\\/",
+                ]),
+                1..14,
+            ),
+        ) {
+            // Without a last line end readers differ about block scalars.
+            assert_agreement(&(parts.concat() + "\n"))?;
+        }
+    }
+}
