@@ -57,16 +57,19 @@ impl Refusal {
 pub(super) struct Shape {
     grpc: bool,
     head: bool,
+    http1: bool,
     /// The body was not read to its end, so the connection cannot go on.
     unread: bool,
 }
 
 impl Shape {
     pub(super) fn of(parts: &Parts, body: &Incoming) -> Self {
+        let http1 = parts.version < Version::HTTP_2;
         Self {
             grpc: reply::is_grpc(&parts.headers),
             head: parts.method == Method::HEAD,
-            unread: !body.is_end_stream() && parts.version < Version::HTTP_2,
+            http1,
+            unread: http1 && !body.is_end_stream(),
         }
     }
 }
@@ -117,7 +120,9 @@ pub(super) fn refuse(
             whole(reply::problem(failure.kind, &context))
         }
     };
-    if shape.unread {
+    // After a request that somebody may read differently nothing more is read.
+    let doubtful = shape.http1 && failure.kind == Kind::BadRequest;
+    if shape.unread || doubtful {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,7 +1,7 @@
 //! A request as the app is to see it.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TE};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body;
@@ -76,6 +76,9 @@ impl Onward<'_> {
         let grpc = parts.version == Version::HTTP_2 && reply::is_grpc(&parts.headers);
         let headers = &mut parts.headers;
         let asked = forward::strip_request(headers)?;
+        if parts.version == Version::HTTP_2 {
+            join_cookies(headers);
+        }
         for name in &allowed.remove {
             headers.remove(name);
         }
@@ -91,17 +94,18 @@ impl Onward<'_> {
         for (name, value) in allowed.set {
             headers.insert(name, value);
         }
+        let framing = framing(headers, &body);
         let upgrade = asked
             .upgrade
             .as_ref()
-            .filter(|_| parts.version == Version::HTTP_11)
+            // With a body it would be unclear where the new protocol begins.
+            .filter(|_| parts.version == Version::HTTP_11 && framing == Framing::None)
             .and_then(|offered| allowed_upgrade(&self.ready.spec.upgrades, offered));
         let http2 = match self.upstream.protocol {
             UpstreamProtocol::Http1 => false,
             UpstreamProtocol::H2c => upgrade.is_none(),
             UpstreamProtocol::Auto => grpc,
         };
-        let framing = framing(headers, &body);
         let head = RequestHead {
             method: parts.method,
             target: target(&parts.uri),
@@ -122,6 +126,23 @@ impl Onward<'_> {
             }
         }
     }
+}
+
+/// HTTP/2 clients may send `Cookie` in pieces; nobody else knows it so
+/// (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    let joined = HeaderValue::from_maybe_shared(Bytes::from(joined))
+        .expect("legal values joined by legal bytes");
+    headers.insert(COOKIE, joined);
 }
 
 /// Path and query as received.

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Method, Version};
 
 use crate::model::{Failure, Kind};
 
@@ -13,6 +13,7 @@ use crate::model::{Failure, Kind};
 /// # Errors
 /// `bad_request` unless there is exactly one valid authority (SMUG-4, SMUG-5).
 pub(super) fn authority(parts: &Parts, fallback: &HeaderValue) -> Result<HeaderValue, Failure> {
+    check_form(parts)?;
     let mut hosts = parts.headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -45,6 +46,20 @@ pub(super) fn authority(parts: &Parts, fallback: &HeaderValue) -> Result<HeaderV
         return refuse("no Host");
     }
     HeaderValue::from_str(target.as_str()).or_else(|_| refuse("invalid authority in the target"))
+}
+
+/// The forms of RFC 9112 §3.2 that a service is asked in: `*` belongs to OPTIONS,
+/// a bare authority to CONNECT, and only http(s) has a service behind it.
+fn check_form(parts: &Parts) -> Result<(), Failure> {
+    if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
+        return refuse("the target `*` outside OPTIONS");
+    }
+    match parts.uri.scheme_str() {
+        Some("http" | "https") => Ok(()),
+        Some(_) => refuse("a target that is neither http nor https"),
+        None if parts.uri.authority().is_some() => refuse("an authority as target"),
+        None => Ok(()),
+    }
 }
 
 /// `host [ ":" port ]`, not empty, without user information (RFC 9110 §7.2).

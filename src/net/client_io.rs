@@ -140,6 +140,8 @@ impl Watch {
         }
         let read_expired = self.read.poll_expired(context).is_ready();
         match self.phase.get() {
+            // An answer is still on its way: nothing can be said after half of it.
+            IoPhase::Head if read_expired && self.write.is_armed() => Poll::Ready(Stalled::Write),
             IoPhase::Head if read_expired => Poll::Ready(Stalled::Head),
             IoPhase::Idle if read_expired => Poll::Ready(Stalled::Idle),
             IoPhase::Head | IoPhase::Idle | IoPhase::Busy => Poll::Pending,

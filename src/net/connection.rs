@@ -215,8 +215,9 @@ fn end_of(error: hyper::Error) -> End {
 /// Writes an answer made without hyper and closes the connection so that the
 /// client can read it.
 pub async fn answer_and_close(mut stream: Stream, answer: &[u8]) {
-    // A client that is gone needs no answer.
-    if stream.write_all(answer).await.is_ok() {
+    // A client that is gone, or does not read, needs no answer.
+    let written = tokio::time::timeout(LINGER_TIME, stream.write_all(answer)).await;
+    if matches!(written, Ok(Ok(()))) {
         linger(stream).await;
     }
 }

@@ -70,6 +70,38 @@ pub struct RecordedFailure {
 }
 
 impl Recorder {
+    /// The parser refused a request before anybody saw it, with this answer.
+    pub fn parser_refused(&self, refusal: &RecordedFailure, peer: IpAddr) {
+        self.shard.parser_refused(refusal.status);
+        self.log_unread(refusal, peer);
+    }
+
+    /// A connection was answered without a complete request on it.
+    pub fn answered_unread(&self, refusal: &RecordedFailure, peer: IpAddr) {
+        self.shard.proxy_error(refusal.cause);
+        self.log_unread(refusal, peer);
+    }
+
+    fn log_unread(&self, refusal: &RecordedFailure, peer: IpAddr) {
+        self.log.error(&ErrorLine {
+            level: refusal.level,
+            service: &self.service,
+            cause: refusal.cause,
+            status: refusal.status,
+            detail: &refusal.detail,
+            upstream_address: None,
+            attempt: 0,
+            reused: false,
+            connect: None,
+            wait: None,
+            total: Duration::ZERO,
+            generation: self.generation,
+            request_id: "",
+            trace_id: None,
+            peer: Some(peer),
+        });
+    }
+
     fn direction(&self) -> Direction<'_> {
         self.peer
             .as_deref()

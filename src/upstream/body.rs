@@ -1,5 +1,6 @@
 //! The body of a request on its way to the app.
 
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -46,9 +47,27 @@ pub enum BodyError {
     /// Beyond `limits.bodyBytes`.
     #[error("the body is larger than allowed")]
     TooLarge,
-    /// The client broke off, or framed it wrongly.
+    /// Not framed as HTTP wants it.
+    #[error("the client's body is malformed")]
+    Malformed(#[source] hyper::Error),
+    /// The client broke off.
     #[error("the client's body broke off")]
     Client(#[source] hyper::Error),
+}
+
+impl From<hyper::Error> for BodyError {
+    fn from(error: hyper::Error) -> Self {
+        // hyper's decoder of chunks tells what is wrong by an IO error's kind.
+        let decoding = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<io::Error>())
+            .map(io::Error::kind);
+        match decoding {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
+                Self::Malformed(error)
+            }
+            _ => Self::Client(error),
+        }
+    }
 }
 
 impl RequestBody {
@@ -147,7 +166,7 @@ impl RequestBody {
             )))),
             Source::Client(incoming) => Pin::new(incoming)
                 .poll_frame(context)
-                .map(|frame| frame.map(|result| result.map_err(BodyError::Client))),
+                .map(|frame| frame.map(|result| result.map_err(BodyError::from))),
         }
     }
 }

@@ -228,6 +228,7 @@ fn classify(error: &hyper::Error) -> (Kind, bool) {
     if let Some(error) = find::<BodyError>(error) {
         return match error {
             BodyError::TooLarge => (Kind::BodyTooLarge, true),
+            BodyError::Malformed(_) => (Kind::BadRequest, true),
             BodyError::Client(_) => (Kind::ClientClosed, true),
         };
     }

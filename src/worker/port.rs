@@ -22,6 +22,7 @@ use crate::model::Kind;
 use crate::net::stream::Stream;
 use crate::net::{self, ClientIo, End, OpenListener, Permit, Spoken, Stalled, Watch};
 use crate::reply;
+use crate::telemetry::record::RecordedFailure;
 
 /// The client connections of a port.
 #[derive(Debug, Default)]
@@ -163,21 +164,30 @@ impl Port {
         tokio::task::spawn_local(async move {
             match permit {
                 Some(permit) => port.serve(stream, peer, permit).await,
-                None => port.turn_away(stream).await,
+                None => port.turn_away(stream, peer).await,
             }
             drop(counted);
         });
     }
 
-    async fn turn_away(&self, stream: Stream) {
+    async fn turn_away(&self, stream: Stream, peer: SocketAddr) {
+        let detail = "too many connections";
+        self.answer_unread(Kind::Overloaded, detail, stream, peer)
+            .await;
+    }
+
+    /// Answers a connection on which no request became complete, and closes it.
+    async fn answer_unread(
+        &self,
+        kind: Kind,
+        detail: &'static str,
+        stream: Stream,
+        peer: SocketAddr,
+    ) {
         let local = self.site.current();
-        let facts = reply::facts(Kind::Overloaded);
-        local.recorder.shard.proxy_error(facts.cause);
-        net::answer_and_close(
-            stream,
-            &reply::raw(Kind::Overloaded, Some(&local.service.name)),
-        )
-        .await;
+        let recorder = &local.recorder;
+        recorder.answered_unread(&refusal(kind, detail), peer.ip().to_canonical());
+        net::answer_and_close(stream, &reply::raw(kind, Some(&local.service.name))).await;
     }
 
     async fn serve(self: Rc<Self>, stream: Stream, peer: SocketAddr, _permit: Permit) {
@@ -189,7 +199,7 @@ impl Port {
             tokio::select! {
                 biased;
                 spoken = io.spoken() => spoken,
-                end = stalled => return self.end(end, io.stream).await,
+                end = stalled => return self.end(end, io.stream, peer).await,
             }
         };
         let serving = Serving {
@@ -197,6 +207,7 @@ impl Port {
                 peer: peer.ip(),
                 tls: false,
             },
+            peer,
             tunnel: Rc::default(),
             port: self,
             opened,
@@ -224,19 +235,22 @@ impl Port {
     }
 
     /// Leaves the connection as its end asks for.
-    async fn end(&self, end: End, stream: Stream) {
+    async fn end(&self, end: End, stream: Stream, peer: SocketAddr) {
         match end {
             End::Finished => net::linger(stream).await,
             End::Refused(status) => {
-                self.site.current().recorder.shard.parser_refused(status);
+                let local = self.site.current();
+                let mut refusal = refusal(Kind::BadRequest, "refused by the parser");
+                refusal.status = status;
+                local
+                    .recorder
+                    .parser_refused(&refusal, peer.ip().to_canonical());
                 net::linger(stream).await;
             }
             End::Stalled(Stalled::Head) => {
-                let local = self.site.current();
-                let facts = reply::facts(Kind::ClientTimeout);
-                local.recorder.shard.proxy_error(facts.cause);
-                let answer = reply::raw(Kind::ClientTimeout, Some(&local.service.name));
-                net::answer_and_close(stream, &answer).await;
+                let detail = "no complete request head in time";
+                self.answer_unread(Kind::ClientTimeout, detail, stream, peer)
+                    .await;
             }
             End::Stalled(Stalled::Idle) => {}
             End::Stalled(Stalled::Write) | End::Cut => stream.reset_on_close(),
@@ -248,10 +262,21 @@ impl Port {
     }
 }
 
+fn refusal(kind: Kind, detail: &'static str) -> RecordedFailure {
+    let facts = reply::facts(kind);
+    RecordedFailure {
+        cause: facts.cause,
+        level: facts.level,
+        status: facts.status,
+        detail: detail.into(),
+    }
+}
+
 /// A connection whose protocol is known.
 struct Serving {
     port: Rc<Port>,
     client: ClientSide,
+    peer: SocketAddr,
     /// As they were when the connection was opened.
     opened: ConnectionSettings,
     watch: Rc<Watch>,
@@ -272,7 +297,7 @@ impl Serving {
                     .run(stream, leftover, deadlines, &self.port.phase)
                     .await;
             }
-            _ => self.port.end(end, stream).await,
+            _ => self.port.end(end, stream, self.peer).await,
         }
     }
 

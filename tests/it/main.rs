@@ -19,6 +19,7 @@ mod harness;
 mod identity;
 mod many_reloads;
 mod never_weaker;
+mod protocol;
 mod readme;
 mod reference_files;
 mod reload_under_load;

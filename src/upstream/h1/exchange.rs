@@ -41,7 +41,10 @@ pub struct Exchange {
     body: RequestBody,
     read_bytes: usize,
     waiting: Option<Waiting>,
+    /// What the current limit waits for has moved. Bytes of a head do not count:
+    /// its limit is for the whole of it.
     progressed: bool,
+    interim_responses: u32,
     received: bool,
     /// The read side failed or ended; the connection is never reused.
     peer_closed: bool,
@@ -132,6 +135,7 @@ impl Exchange {
             read_bytes: READ_BYTES,
             waiting: None,
             progressed: false,
+            interim_responses: 0,
             received: false,
             peer_closed: false,
         }
@@ -172,7 +176,6 @@ impl Exchange {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Result<ResponseHead, UpstreamError>> {
-        let mut interim = 0;
         loop {
             self.poll_send(context)?;
             while let Some(head) = self.take_head()? {
@@ -185,8 +188,8 @@ impl Exchange {
                 if !head.status.is_informational() {
                     return Poll::Ready(Ok(head));
                 }
-                interim += 1;
-                if interim > MAX_INTERIM_RESPONSES {
+                self.interim_responses += 1;
+                if self.interim_responses > MAX_INTERIM_RESPONSES {
                     let error = self.error(Kind::UpstreamProtocol, "too many interim responses");
                     return Poll::Ready(Err(error));
                 }
@@ -309,6 +312,7 @@ impl Exchange {
     fn body_failed(&self, error: &BodyError) -> UpstreamError {
         match error {
             BodyError::TooLarge => self.error(Kind::BodyTooLarge, error.to_string()),
+            BodyError::Malformed(cause) => self.error(Kind::BadRequest, cause.to_string()),
             BodyError::Client(cause) => self.error(Kind::ClientClosed, cause.to_string()),
         }
     }
@@ -344,7 +348,6 @@ impl Exchange {
         if filled == 0 {
             self.peer_closed = true;
         } else {
-            self.progressed = true;
             self.received = true;
         }
         if filled == room {
@@ -513,7 +516,10 @@ impl ResponseBody {
                     Err(exchange.error(Kind::UpstreamClosed, "closed within the response body"))
                 }
             }),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(_)) => {
+                exchange.progressed = true;
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Err(error)) => {
                 Poll::Ready(Err(exchange.error(Kind::UpstreamClosed, error.to_string())))
             }

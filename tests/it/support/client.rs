@@ -125,6 +125,8 @@ impl Client {
         let status = head
             .start
             .strip_prefix("HTTP/1.1 ")
+            // The answer to an HTTP/1.0 request.
+            .or_else(|| head.start.strip_prefix("HTTP/1.0 "))
             .and_then(|rest| rest.get(..3))
             .and_then(|digits| digits.parse().ok())
             .filter(|status| (100..600).contains(status));

@@ -1,0 +1,6 @@
+//! Every protocol through the sidecar, within limits.
+
+mod causes;
+mod framing;
+mod front;
+mod limits;
