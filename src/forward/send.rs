@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use http::Method;
 
-use crate::model::Kind;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::h1::RequestHead;
 use crate::upstream::{self, Connection, Pool, RequestBody, UpstreamError, UpstreamResponse};
@@ -41,11 +40,7 @@ pub async fn send(
         Ok(sent) => return Ok(sent),
         Err(failed) => failed,
     };
-    let reason = if error.is_provably_unsent() {
-        RetryReason::DeadConnection
-    } else if error.died_before_response() && is_idempotent(&head.method) {
-        RetryReason::ClosedBeforeResponse
-    } else {
+    let Some(reason) = retry_reason(&error, &head.method) else {
         return Err(error);
     };
     if !body.rewind() {
@@ -83,38 +78,54 @@ async fn exchange(
     Ok(Sent { response, attempt })
 }
 
-/// The body goes with the stream, so only a request without one is tried again.
+/// The same over connections that are shared.
 async fn send_http2(
     pool: &Rc<Pool>,
     head: &RequestHead,
     body: RequestBody,
     retried: &impl Fn(RetryReason),
 ) -> Result<Sent, UpstreamError> {
-    let bodiless = body.is_finished();
-    let error = match pool.request_http2(head, body).await {
+    let room = match pool.room().await {
+        Err(error) if error.is_provably_unsent() => {
+            retried(RetryReason::ConnectFailed);
+            pool.room().await?
+        }
+        outcome => outcome?,
+    };
+    let (error, mut body) = match upstream::request_http2(pool, room, head, body).await {
         Ok(response) => {
             return Ok(Sent {
                 response,
                 attempt: 1,
             });
         }
-        Err(error) => error,
+        Err(failed) => failed,
     };
-    let reason = match error.kind {
-        _ if !bodiless => return Err(error),
-        Kind::ConnectRefused => RetryReason::ConnectFailed,
-        _ if error.is_provably_unsent() => RetryReason::DeadConnection,
-        _ if error.died_before_response() && is_idempotent(&head.method) => {
-            RetryReason::ClosedBeforeResponse
-        }
-        _ => return Err(error),
+    let Some(reason) = retry_reason(&error, &head.method) else {
+        return Err(error);
     };
+    if !body.rewind() {
+        return Err(error);
+    }
     retried(reason);
-    let response = pool.request_http2(head, RequestBody::empty()).await?;
-    Ok(Sent {
+    let room = pool.room().await?;
+    let sent = upstream::request_http2(pool, room, head, body).await;
+    sent.map(|response| Sent {
         response,
         attempt: 2,
     })
+    .map_err(|(error, _)| error)
+}
+
+/// Why a failed attempt may be repeated, if it may.
+fn retry_reason(error: &UpstreamError, method: &Method) -> Option<RetryReason> {
+    if error.is_provably_unsent() {
+        Some(RetryReason::DeadConnection)
+    } else if error.died_before_response() && is_idempotent(method) {
+        Some(RetryReason::ClosedBeforeResponse)
+    } else {
+        None
+    }
 }
 
 /// RFC 9110 §9.2.2.

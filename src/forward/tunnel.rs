@@ -69,13 +69,19 @@ pub async fn tunnel(
             Poll::Pending
         }
     });
-    tokio::select! {
+    let end = tokio::select! {
         copied = copy => match copied {
             Ok(_) => TunnelEnd::Closed,
             Err(error) => TunnelEnd::Broken(error),
         },
         ended = ended => ended,
+    };
+    if matches!(end, TunnelEnd::Broken(_)) {
+        // Neither side may take what it has for all there was.
+        client.stream.reset_on_close();
+        app.stream.reset_on_close();
     }
+    end
 }
 
 /// A stream that moves the tunnel's deadline whenever bytes come.

@@ -117,6 +117,7 @@ impl Local {
         let pool_for = |upstream: &Arc<Upstream>| {
             predecessor
                 .and_then(|old| old.pool_of(upstream))
+                .inspect(|pool| pool.set_client_idle_timeout(idle))
                 .unwrap_or_else(|| Pool::new(Arc::clone(upstream), idle, parts.deadlines.clone()))
         };
         let ready = service.as_ready();

@@ -1,6 +1,6 @@
 //! The client's side of a connection: bytes, and what their absence means.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::deadline::{Deadline, Deadlines};
+use super::flood::FloodGuard;
 use super::stream::Stream;
 
 /// Time limits of a client connection.
@@ -36,6 +37,9 @@ pub struct Watch {
     heard: Cell<bool>,
     /// Whether any request came.
     asked: Cell<bool>,
+    /// On HTTP/2 only.
+    flood_guard: OnceCell<FloodGuard>,
+    flooded: Cell<bool>,
     timeouts: ClientTimeouts,
     read: Deadline,
     write: Deadline,
@@ -74,6 +78,8 @@ impl Watch {
             last_request: Cell::new(false),
             heard: Cell::new(false),
             asked: Cell::new(false),
+            flood_guard: OnceCell::new(),
+            flooded: Cell::new(false),
             timeouts,
             read: deadlines.add(),
             write: deadlines.add(),
@@ -103,8 +109,20 @@ impl Watch {
     /// frames that are no request, for the idle time.
     pub fn multiplexes(&self) {
         self.multiplexed.set(true);
+        self.flood_guard
+            .get_or_init(|| FloodGuard::new(self.read.now_ms()));
         self.phase.set(IoPhase::Idle);
         self.read.arm(self.timeouts.idle);
+    }
+
+    /// How long a client may leave what it asked for unread.
+    pub(super) fn write_stall(&self) -> Duration {
+        self.timeouts.write_stall
+    }
+
+    /// A disarmed deadline of the same worker.
+    pub(super) fn another_deadline(&self) -> Deadline {
+        self.write.another()
     }
 
     /// No further request is wanted on this HTTP/2 connection.
@@ -148,6 +166,19 @@ impl Watch {
         }
     }
 
+    /// The client sends frames that only cost: nothing more is read.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.flooded.get()
+    }
+
+    fn look_at(&self, bytes: &[u8]) {
+        if let Some(guard) = self.flood_guard.get()
+            && !guard.admits(bytes, self.read.now_ms())
+        {
+            self.flooded.set(true);
+        }
+    }
+
     fn bytes_came(&self) {
         self.heard.set(true);
         if self.phase.get() == IoPhase::Idle && !self.multiplexed.get() {
@@ -157,6 +188,9 @@ impl Watch {
     }
 
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if let (Poll::Ready(Ok(count)), Some(guard)) = (outcome, self.flood_guard.get()) {
+            guard.sent(*count);
+        }
         if outcome.is_ready() {
             if self.write.is_armed() {
                 self.write.disarm();
@@ -234,10 +268,18 @@ impl AsyncRead for ClientIo {
             this.watch.bytes_came();
             return Poll::Ready(Ok(()));
         }
+        if this.watch.is_flooded() {
+            // Back to whoever polls the connection, to end it.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut this.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
+        if let Some(came) = buffer.filled().get(before..)
+            && !came.is_empty()
+        {
             this.watch.bytes_came();
+            this.watch.look_at(came);
         }
         outcome
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +43,8 @@ pub enum End {
     Refused(u16),
     /// A limit was reached.
     Stalled(Stalled),
+    /// The client sent frames that only cost.
+    Flooded,
     /// Cut by a drain at its deadline.
     Cut,
     /// The peer broke off, or a response body failed.
@@ -100,100 +102,6 @@ where
     .await;
     let parts = connection.into_parts();
     (end, parts.io.into_inner().stream, parts.read_buf)
-}
-
-/// Bounds of HTTP/2 on one connection (SPEC §2.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct H2Limits {
-    pub header_bytes: u32,
-    pub streams: u32,
-}
-
-/// Receive window of a stream.
-const H2_STREAM_WINDOW: u32 = 64 * 1024;
-/// Receive window of a connection.
-const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes buffered per stream toward a client that does not read.
-const H2_SEND_BUFFER: usize = 64 * 1024;
-/// Streams a client may reset before we have looked at them.
-const H2_PENDING_RESETS: usize = 20;
-/// Streams we may have to reset for the client's errors.
-const H2_ERROR_RESETS: usize = 100;
-
-/// Serves HTTP/2 until the connection ends. A drain, or settings that no longer
-/// hold, end it by GOAWAY after the open streams. A connection that is opened
-/// while the drain is only announced may ask once: otherwise its client would
-/// be sent away until it gives up.
-pub async fn serve_http2<S, B>(
-    io: ClientIo,
-    watch: &Rc<Watch>,
-    limits: H2Limits,
-    phase: &Cell<Phase>,
-    service: S,
-) -> End
-where
-    S: HttpService<Incoming, ResBody = B, Error = Infallible> + Unpin,
-    S::Future: 'static,
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let connection = http2::Builder::new(LocalExecutor)
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW)
-        .max_send_buf_size(H2_SEND_BUFFER)
-        .max_header_list_size(limits.header_bytes)
-        .max_concurrent_streams(limits.streams)
-        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-        .max_local_error_reset_streams(H2_ERROR_RESETS)
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = std::pin::pin!(connection);
-    let mut closing = false;
-    let came_late = phase.get() >= Phase::Announced;
-    std::future::poll_fn(|context: &mut Context<'_>| {
-        let phase = phase.get();
-        if phase == Phase::Cut {
-            return Poll::Ready(End::Cut);
-        }
-        match connection.as_mut().poll(context) {
-            Poll::Ready(Ok(())) => return Poll::Ready(End::Finished),
-            Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
-            Poll::Pending => {}
-        }
-        let announced = phase >= Phase::Announced && (!came_late || watch.asked());
-        if (announced || phase >= Phase::Closing || watch.ends()) && !closing {
-            closing = true;
-            connection.as_mut().graceful_shutdown();
-            match connection.as_mut().poll(context) {
-                Poll::Ready(Ok(())) => return Poll::Ready(End::Finished),
-                Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
-                Poll::Pending => {}
-            }
-        }
-        match watch.poll_stalled(context) {
-            Poll::Ready(Stalled::Idle) if !closing => {
-                closing = true;
-                connection.as_mut().graceful_shutdown();
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            // The GOAWAY above was not answered by closing.
-            stalled => stalled.map(End::Stalled),
-        }
-    })
-    .await
-}
-
-/// Runs the streams of a connection on its own worker.
-#[derive(Debug, Clone, Copy)]
-pub struct LocalExecutor;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        // Ends with its connection, which owns the other half of its channels.
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
 }
 
 fn end_of(error: hyper::Error) -> End {

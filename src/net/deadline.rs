@@ -171,6 +171,17 @@ impl Deadlines {
 }
 
 impl Deadline {
+    /// A new one beside it, disarmed.
+    pub fn another(&self) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Deadlines { shared }.add()
+    }
+
+    /// The time of this turn, in milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
     /// Expires `after` from now; replaces an earlier setting.
     pub fn arm(&self, after: Duration) {
         let after_ms = u64::try_from(after.as_millis()).unwrap_or(NEVER);

@@ -7,6 +7,8 @@ mod command;
 mod connection;
 pub mod deadline;
 pub mod files;
+mod flood;
+mod http2;
 mod listener;
 mod permits;
 pub mod stream;
@@ -14,8 +16,7 @@ pub mod stream;
 pub use bind::{BindError, BoundGroup, bind_group, join_group};
 pub use client_io::{ClientIo, ClientTimeouts, Spoken, Stalled, Watch};
 pub use command::{ListenerId, OpenListener, WorkerCommand};
-pub use connection::{
-    End, H2Limits, LocalExecutor, ParserLimits, answer_and_close, linger, serve_http1, serve_http2,
-};
+pub use connection::{End, ParserLimits, answer_and_close, linger, serve_http1};
+pub use http2::{H2Limits, LocalExecutor, serve_http2};
 pub use listener::accept_loop;
 pub use permits::{Permit, Permits};

@@ -11,6 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
+use crate::model::Kind;
+
 /// Up to this much of a body is kept aside so that the request can be sent
 /// again (SPEC §2.7 RETRY-2).
 pub const REPLAY_BYTES: usize = 16 * 1024;
@@ -53,6 +55,21 @@ pub enum BodyError {
     /// The client broke off.
     #[error("the client's body broke off")]
     Client(#[source] hyper::Error),
+    /// Taken back by an attempt that failed.
+    #[error("the attempt was given up")]
+    Abandoned,
+}
+
+impl BodyError {
+    /// What it is to the request.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::TooLarge => Kind::BodyTooLarge,
+            Self::Malformed(_) => Kind::BadRequest,
+            // The attempt that was given up has told its own failure.
+            Self::Client(_) | Self::Abandoned => Kind::ClientClosed,
+        }
+    }
 }
 
 impl From<hyper::Error> for BodyError {

@@ -11,5 +11,6 @@ mod response;
 
 pub use body::{BodyError, REPLAY_BYTES, RequestBody, TrailerFilter};
 pub use error::UpstreamError;
+pub use h2::Room;
 pub use pool::{Connection, Pool, Upstream};
-pub use response::{UpstreamBody, UpstreamResponse, request};
+pub use response::{UpstreamBody, UpstreamResponse, request, request_http2};

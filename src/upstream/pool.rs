@@ -26,7 +26,7 @@ pub struct Upstream {
 /// The connections of one worker to one upstream. Not `Send`: no locks.
 pub struct Pool {
     upstream: Arc<Upstream>,
-    client_idle_timeout: Duration,
+    client_idle_timeout: Cell<Duration>,
     deadlines: Deadlines,
     /// Least recently used first.
     idle: RefCell<Vec<Connection>>,
@@ -137,7 +137,7 @@ impl Pool {
     ) -> Rc<Self> {
         Rc::new(Self {
             upstream,
-            client_idle_timeout,
+            client_idle_timeout: Cell::new(client_idle_timeout),
             deadlines,
             idle: RefCell::new(Vec::new()),
             http2: h2::Connections::default(),
@@ -152,7 +152,12 @@ impl Pool {
     }
 
     pub(super) fn client_idle_timeout(&self) -> Duration {
-        self.client_idle_timeout
+        self.client_idle_timeout.get()
+    }
+
+    /// A new configuration keeps the pool but not this.
+    pub fn set_client_idle_timeout(&self, timeout: Duration) {
+        self.client_idle_timeout.set(timeout);
     }
 
     /// Idle connections now.
@@ -167,8 +172,12 @@ impl Pool {
         self.http2.retire();
     }
 
-    pub(super) fn http2(&self) -> &h2::Connections {
-        &self.http2
+    /// A place for one more stream on an HTTP/2 connection.
+    ///
+    /// # Errors
+    /// No connection could be made.
+    pub async fn room(&self) -> Result<h2::Room, UpstreamError> {
+        self.http2.room(self).await
     }
 
     /// A disarmed deadline of this worker.

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::body::RequestBody;
 use super::error::UpstreamError;
 use super::h1::{Exchange, RequestHead, ResponseBody};
-use super::h2::H2ResponseBody;
+use super::h2::{H2ResponseBody, Room};
 use super::pool::{Connection, Pool};
 
 /// A response whose head is complete.
@@ -54,26 +54,25 @@ pub async fn request(
     })
 }
 
-impl Pool {
-    /// One attempt in HTTP/2.
-    ///
-    /// # Errors
-    /// What failed. The body is gone with the stream.
-    pub async fn request_http2(
-        &self,
-        head: &RequestHead,
-        body: RequestBody,
-    ) -> Result<UpstreamResponse, UpstreamError> {
-        let sent = self.http2().send(self, head, body).await?;
-        let (parts, body) = sent.response.into_parts();
-        Ok(UpstreamResponse {
-            status: parts.status,
-            headers: parts.headers,
-            body: UpstreamBody::Http2(Box::new(body)),
-            address: sent.address,
-            reused: sent.reused,
-        })
-    }
+/// One attempt on this connection, in HTTP/2.
+///
+/// # Errors
+/// What failed, and the body for another attempt.
+pub async fn request_http2(
+    pool: &Rc<Pool>,
+    room: Room,
+    head: &RequestHead,
+    body: RequestBody,
+) -> Result<UpstreamResponse, (UpstreamError, RequestBody)> {
+    let sent = room.send(pool, head, body).await?;
+    let (parts, body) = sent.response.into_parts();
+    Ok(UpstreamResponse {
+        status: parts.status,
+        headers: parts.headers,
+        body: UpstreamBody::Http2(Box::new(body)),
+        address: sent.address,
+        reused: sent.reused,
+    })
 }
 
 impl Body for UpstreamBody {

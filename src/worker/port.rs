@@ -253,7 +253,7 @@ impl Port {
                     .await;
             }
             End::Stalled(Stalled::Idle) => {}
-            End::Stalled(Stalled::Write) | End::Cut => stream.reset_on_close(),
+            End::Stalled(Stalled::Write) | End::Flooded | End::Cut => stream.reset_on_close(),
             End::Broken(error) => {
                 tracing::debug!(%error, "a connection broke off");
                 stream.reset_on_close();
@@ -306,14 +306,20 @@ impl Serving {
         let serving = Rc::new(self);
         let limits = serving.opened.h2;
         let requests = Rc::clone(&serving);
-        let service = service_fn(move |request| {
+        let service = move |request| {
             let serving = Rc::clone(&requests);
-            Box::pin(async move { serving.request(request).await })
-        });
+            async move { serving.request(request).await }
+        };
         let phase = &serving.port.phase;
         let end = net::serve_http2(io, &serving.watch, limits, phase, service).await;
-        if let End::Broken(error) = end {
-            tracing::debug!(%error, "an HTTP/2 connection broke off");
+        match end {
+            End::Broken(error) => tracing::debug!(%error, "an HTTP/2 connection broke off"),
+            End::Flooded => {
+                let recorder = &serving.port.site.current().recorder;
+                let refusal = refusal(Kind::BadRequest, "a flood of HTTP/2 frames");
+                recorder.answered_unread(&refusal, serving.peer.ip().to_canonical());
+            }
+            End::Finished | End::Refused(_) | End::Stalled(_) | End::Cut => {}
         }
     }
 

@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use super::decode::{self, BodyDecoder, Piece, ResponseHead};
+use super::decode::{self, BodyDecoder, ResponseHead};
 use super::encode::{self, Framing, RequestHead};
-use crate::model::{HeaderCase, Kind};
+use super::outgoing::Outgoing;
+use super::response::{H1Response, ResponseBody};
+use crate::model::Kind;
 use crate::upstream::body::{BodyError, RequestBody};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::{Connection, Pool};
@@ -34,69 +36,31 @@ const STAGED_BYTES: usize = 64 * 1024;
 
 /// A request being exchanged.
 pub struct Exchange {
-    connection: Connection,
-    pool: Rc<Pool>,
+    pub(super) connection: Connection,
+    pub(super) pool: Rc<Pool>,
     method: Method,
-    request: Outgoing,
+    pub(super) request: Outgoing,
     body: RequestBody,
     read_bytes: usize,
     waiting: Option<Waiting>,
     /// What the current limit waits for has moved. Bytes of a head do not count:
     /// its limit is for the whole of it.
-    progressed: bool,
+    pub(super) progressed: bool,
     interim_responses: u32,
     received: bool,
     /// The read side failed or ended; the connection is never reused.
-    peer_closed: bool,
-}
-
-/// The request's bytes on their way out.
-struct Outgoing {
-    staged: VecDeque<Bytes>,
-    staged_bytes: usize,
-    /// Body bytes still owed under `Content-Length`.
-    owed: u64,
-    chunked: bool,
-    case: HeaderCase,
-    upgrade: bool,
-    body_ended: bool,
-    /// The app stopped reading; what it answers still counts.
-    broken: Option<io::Error>,
-    sent: bool,
+    pub(super) peer_closed: bool,
 }
 
 /// What the exchange waits for, each with its own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiting {
+pub(super) enum Waiting {
     /// The client's next body bytes.
     Client,
     /// The app reading, or the response head.
     Head,
     /// The app's next body bytes.
     Body,
-}
-
-/// A response whose head is complete.
-pub struct H1Response {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: ResponseBody,
-}
-
-/// Streams a response's body; gives the connection back at its clean end, and
-/// closes it when dropped before.
-pub struct ResponseBody {
-    exchange: Option<Box<Exchange>>,
-    decoder: BodyDecoder,
-    keep_alive: bool,
-    idle_limit: Option<Duration>,
-}
-
-/// A connection after `101 Switching Protocols`.
-pub struct Switched {
-    pub connection: Connection,
-    /// Bytes that followed the head.
-    pub leftover: Bytes,
 }
 
 impl Exchange {
@@ -229,7 +193,7 @@ impl Exchange {
 
     /// Pushes the request. `Ok` says only that nothing is wrong: what cannot
     /// be sent now has registered its waker.
-    fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), UpstreamError> {
+    pub(super) fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), UpstreamError> {
         loop {
             if self.request.broken.is_some() {
                 return Ok(());
@@ -310,11 +274,11 @@ impl Exchange {
     }
 
     fn body_failed(&self, error: &BodyError) -> UpstreamError {
-        match error {
-            BodyError::TooLarge => self.error(Kind::BodyTooLarge, error.to_string()),
-            BodyError::Malformed(cause) => self.error(Kind::BadRequest, cause.to_string()),
-            BodyError::Client(cause) => self.error(Kind::ClientClosed, cause.to_string()),
-        }
+        let detail = match error {
+            BodyError::Malformed(cause) | BodyError::Client(cause) => cause.to_string(),
+            BodyError::TooLarge | BodyError::Abandoned => error.to_string(),
+        };
+        self.error(error.kind(), detail)
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -339,7 +303,7 @@ impl Exchange {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let buffer = &mut self.connection.buffer;
         buffer.reserve(self.read_bytes);
         let room = buffer.capacity() - buffer.len();
@@ -366,7 +330,11 @@ impl Exchange {
         }
     }
 
-    fn limit_of(&self, waiting: Waiting, body_limit: Option<Duration>) -> Option<Duration> {
+    pub(super) fn limit_of(
+        &self,
+        waiting: Waiting,
+        body_limit: Option<Duration>,
+    ) -> Option<Duration> {
         match waiting {
             Waiting::Client => Some(self.pool.client_idle_timeout()),
             Waiting::Head => Some(self.pool.upstream().spec().response_timeout),
@@ -375,7 +343,7 @@ impl Exchange {
     }
 
     /// Ready once nothing has moved for `limit`.
-    fn poll_limit(
+    pub(super) fn poll_limit(
         &mut self,
         waiting: Waiting,
         limit: Option<Duration>,
@@ -392,7 +360,7 @@ impl Exchange {
         deadline.poll_expired(context)
     }
 
-    fn expired(&self, waiting: Waiting) -> UpstreamError {
+    pub(super) fn expired(&self, waiting: Waiting) -> UpstreamError {
         match waiting {
             Waiting::Client => self.error(Kind::ClientTimeout, "the client's body stalled"),
             Waiting::Head => self.error(Kind::ResponseTimeout, "no response head in time"),
@@ -400,7 +368,7 @@ impl Exchange {
         }
     }
 
-    fn error(&self, kind: Kind, detail: impl Into<String>) -> UpstreamError {
+    pub(super) fn error(&self, kind: Kind, detail: impl Into<String>) -> UpstreamError {
         UpstreamError {
             kind,
             detail: detail.into(),
@@ -409,153 +377,5 @@ impl Exchange {
             sent: self.request.sent,
             received: self.received,
         }
-    }
-}
-
-impl Outgoing {
-    fn stage(&mut self, bytes: Bytes) {
-        self.staged_bytes += bytes.len();
-        self.staged.push_back(bytes);
-    }
-
-    fn unstage(&mut self, mut written: usize) {
-        self.staged_bytes = self.staged_bytes.saturating_sub(written);
-        while let Some(front) = self.staged.front_mut() {
-            if written < front.len() {
-                bytes::Buf::advance(front, written);
-                return;
-            }
-            written -= front.len();
-            self.staged.pop_front();
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        self.body_ended && self.staged.is_empty() && self.broken.is_none()
-    }
-}
-
-impl ResponseBody {
-    /// The connection and what followed the head, after a 101.
-    pub fn into_switched(mut self) -> Option<Switched> {
-        let exchange = *self.exchange.take()?;
-        let mut connection = exchange.connection;
-        let leftover = connection.buffer.split().freeze();
-        connection.deadline.disarm();
-        Some(Switched {
-            connection,
-            leftover,
-        })
-    }
-
-    /// Gives the connection back (or closes it) once nothing more can come.
-    fn finish_if_done(&mut self) {
-        if !self.decoder.is_done() {
-            return;
-        }
-        let Some(exchange) = self.exchange.take() else {
-            return;
-        };
-        let Exchange {
-            connection,
-            pool,
-            request,
-            peer_closed,
-            ..
-        } = *exchange;
-        // SMUG-7: reused only after a clean end with nothing left over.
-        let clean = self.keep_alive
-            && request.is_complete()
-            && !peer_closed
-            && connection.buffer.is_empty();
-        if clean {
-            pool.put_back(connection);
-        }
-    }
-
-    fn poll_next(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        loop {
-            let Some(exchange) = &mut self.exchange else {
-                return Poll::Ready(None);
-            };
-            exchange.poll_send(context)?;
-            let piece = self
-                .decoder
-                .next_piece(&mut exchange.connection.buffer)
-                .map_err(|error| exchange.error(Kind::UpstreamProtocol, error.to_string()))?;
-            match piece {
-                Piece::Data(data) => {
-                    self.finish_if_done();
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Piece::Trailers(trailers) => {
-                    self.finish_if_done();
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-                Piece::End => {
-                    self.finish_if_done();
-                    return Poll::Ready(None);
-                }
-                Piece::More => ready!(self.poll_more(context))?,
-            }
-        }
-    }
-
-    /// Reads once; at the peer's close the decoder decides what that means.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
-        let Some(exchange) = &mut self.exchange else {
-            return Poll::Ready(Ok(()));
-        };
-        match exchange.poll_read(context) {
-            Poll::Ready(Ok(0)) => Poll::Ready(match self.decoder.finish_at_close() {
-                true => Ok(()),
-                false => {
-                    Err(exchange.error(Kind::UpstreamClosed, "closed within the response body"))
-                }
-            }),
-            Poll::Ready(Ok(_)) => {
-                exchange.progressed = true;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => {
-                Poll::Ready(Err(exchange.error(Kind::UpstreamClosed, error.to_string())))
-            }
-            Poll::Pending => {
-                let limit = exchange.limit_of(Waiting::Body, self.idle_limit);
-                ready!(exchange.poll_limit(Waiting::Body, limit, context));
-                Poll::Ready(Err(exchange.expired(Waiting::Body)))
-            }
-        }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = UpstreamError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let this = self.get_mut();
-        let frame = ready!(this.poll_next(context));
-        if matches!(frame, Some(Err(_))) {
-            // Never reused, never polled again.
-            this.exchange = None;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.exchange.is_none() || self.decoder.is_done()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.decoder
-            .exact_remaining()
-            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

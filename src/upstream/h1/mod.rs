@@ -7,7 +7,10 @@
 mod decode;
 mod encode;
 mod exchange;
+mod outgoing;
+mod response;
 
 pub use decode::DecodeError;
 pub use encode::{Framing, RequestHead};
-pub use exchange::{Exchange, H1Response, ResponseBody, Switched};
+pub use exchange::Exchange;
+pub use response::{H1Response, ResponseBody, Switched};

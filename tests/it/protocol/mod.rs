@@ -1,6 +1,15 @@
 //! Every protocol through the sidecar, within limits.
 
+mod abuse;
+mod bodies;
 mod causes;
 mod framing;
 mod front;
+mod grpc;
+mod grpc_app;
+mod http1;
+mod http2;
 mod limits;
+mod pseudo;
+mod retry;
+mod websocket;

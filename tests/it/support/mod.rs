@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod figures;
 pub(crate) mod files;
+pub(crate) mod frames;
 pub(crate) mod isolation;
 pub(crate) mod load;
 pub(crate) mod message;
