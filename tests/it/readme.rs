@@ -127,6 +127,56 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn every_command_and_metric_is_described() {
+    let (_, help) = run_to_end(project(), &["--help"], &[]);
+    let listed = help
+        .split("Commands:")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").next());
+    let text = fs::read_to_string(project().join("docs/operation.md")).unwrap();
+    let table = text
+        .split("## Commands")
+        .nth(1)
+        .and_then(|rest| rest.split("##").next())
+        .unwrap();
+    let described: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let commands: Vec<&str> = listed
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.len() >= 9, "{help}");
+    for command in &commands {
+        assert!(described.contains(command), "`{command}` is not described");
+    }
+    assert_eq!(
+        described.len(),
+        commands.len(),
+        "{described:?} {commands:?}"
+    );
+    // Every metric that the documentation names exists.
+    let metrics = fs::read_to_string(project().join("docs/metrics.md")).unwrap();
+    for file in ["README.md", "docs/operation.md", "docs/configuration.md"] {
+        let text = fs::read_to_string(project().join(file)).unwrap();
+        for (at, _) in text.match_indices("outrigger_") {
+            let rest = &text[at..];
+            let end = rest
+                .find(|byte: char| !byte.is_ascii_alphanumeric() && byte != '_')
+                .unwrap_or(rest.len());
+            assert!(
+                metrics.contains(&format!("`{}`", &rest[..end])),
+                "{file}: {}",
+                &rest[..end]
+            );
+        }
+    }
+}
+
+#[test]
 fn the_files_of_the_configuration_reference_are_good() {
     let text = fs::read_to_string(project().join("docs/configuration.md")).unwrap();
     let tree = Tree::new();
