@@ -113,7 +113,7 @@ fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -
                 if is_open(&spec.auth) {
                     open.push(name.key());
                 }
-                if strategies(&spec.auth).any(|strategy| NOT_BUILT.contains(&strategy)) {
+                if needs_unbuilt(spec) {
                     unbuilt.push(name.key());
                 }
             }
@@ -152,7 +152,7 @@ fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -
     if !unbuilt.is_empty() {
         let _ = writeln!(
             text,
-            "answering 503 until this strategy is built (mtls): {}",
+            "answering 503 until TLS and strategy mtls are built: {}",
             unbuilt.join(", ")
         );
     }
@@ -168,6 +168,20 @@ fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -
         counted(count(Severity::Warning), "warning"),
     );
     text
+}
+
+/// Whether the service asks for what this version does not have yet.
+fn needs_unbuilt(spec: &ServiceSpec) -> bool {
+    let rules = spec
+        .auth
+        .rules
+        .iter()
+        .filter_map(|rule| rule.upstream.as_ref());
+    strategies(&spec.auth).any(|strategy| NOT_BUILT.contains(&strategy))
+        || spec.tls.is_some()
+        || rules
+            .chain([&spec.upstream])
+            .any(|upstream| upstream.tls.is_some())
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -77,6 +77,9 @@ pub struct BuildContext<'a> {
 pub enum BuildError {
     #[error("the authentication policy cannot be put to work")]
     Auth(#[source] AuthBuildError),
+    /// Serving it without would be an open door.
+    #[error("`{0}` is not part of this version yet, and nothing is served without it")]
+    NotBuilt(&'static str),
 }
 
 impl Service {
@@ -89,6 +92,7 @@ impl Service {
         slot: SlotId,
         context: &BuildContext<'_>,
     ) -> Result<Self, BuildError> {
+        refuse_unbuilt(&spec)?;
         let name = spec.name.clone();
         let old = context.predecessor.and_then(Self::as_ready);
         let auth_context = AuthContext {
@@ -180,6 +184,25 @@ fn app_check(spec: &ServiceSpec, old: Option<&Ready>) -> Arc<CheckCell> {
         Some(old) => Arc::clone(&old.health.app),
         None => Arc::new(CheckCell::for_check(&spec.health_check, Instant::now())),
     }
+}
+
+/// What would be plain text where TLS was asked for is refused.
+fn refuse_unbuilt(spec: &ServiceSpec) -> Result<(), BuildError> {
+    if spec.tls.is_some() {
+        return Err(BuildError::NotBuilt("tls"));
+    }
+    let rules = spec
+        .auth
+        .rules
+        .iter()
+        .filter_map(|rule| rule.upstream.as_ref());
+    if rules
+        .chain([&spec.upstream])
+        .any(|upstream| upstream.tls.is_some())
+    {
+        return Err(BuildError::NotBuilt("upstream.tls"));
+    }
+    Ok(())
 }
 
 /// The same upstream, with its resolved addresses, where nothing changed:
