@@ -203,3 +203,71 @@ async fn envoy_shaped() {
     sent.query = Some("all=1".to_owned());
     assert_eq!(verdict(ask(&custom(hook), sent).await), Ok("good"));
 }
+
+/// A server made for Caddy's forward_auth (`copy_headers`): the original method
+/// and URI are in `X-Forwarded-*`, any 2xx lets through, anything else is the
+/// client's answer.
+#[tokio::test]
+async fn caddy_shaped() {
+    let server = Server::start(|asked| {
+        assert_eq!(asked.line, "GET /api/verify?rd=%2Flogin HTTP/1.1");
+        assert_eq!(asked.field("content-length"), None);
+        let method = asked.field("x-forwarded-method").unwrap();
+        let uri = asked.field("x-forwarded-uri").unwrap();
+        assert_eq!(asked.field("x-forwarded-host"), Some("service"));
+        match (asked.field("cookie"), method, uri) {
+            (Some("session=ann"), "PUT", "/orders/1?all=1") => respond(
+                204,
+                &[
+                    ("remote-user", "ann"),
+                    ("remote-email", "ann@example"),
+                    ("set-cookie", "session=renewed"),
+                ],
+                "",
+            ),
+            (Some("session=ann"), ..) => respond(403, &[], "not there"),
+            _ => respond(
+                303,
+                &[("location", "https://login.example/"), ("remote-user", "x")],
+                "",
+            ),
+        }
+    });
+    let mut hook = server.policy();
+    hook.url = format!("http://{}/api/verify?rd=%2Flogin", server.address);
+    hook.preset = Some(HookPreset::Caddy);
+    hook.response_headers = names(&["remote-user", "remote-groups"]);
+    let put = |cookie: &str| {
+        let mut sent = get("/orders/1").method("PUT").with("cookie", cookie);
+        sent.query = Some("all=1".to_owned());
+        sent.with("content-length", "5")
+            .with("remote-user", "root")
+            .with("x-forwarded-method", "GET")
+            .with("x-forwarded-uri", "/public")
+    };
+    let mut answers = ask_all(
+        &build(&custom(hook)),
+        &[
+            put("session=ann"),
+            get("/admin").with("cookie", "session=ann"),
+            put("session=old"),
+        ],
+    )
+    .await
+    .into_iter();
+
+    let allowed = answers.next().unwrap().unwrap();
+    assert_eq!(value(&allowed, "remote-user"), Some(&b"ann"[..]));
+    for absent in ["remote-groups", "remote-email", "set-cookie"] {
+        assert_eq!(value(&allowed, absent), None, "{absent}");
+    }
+    let relay = answers.next().unwrap().unwrap_err().relay.unwrap();
+    assert_eq!(
+        (relay.status().as_u16(), &relay.body()[..]),
+        (403, &b"not there"[..])
+    );
+    let relay = answers.next().unwrap().unwrap_err().relay.unwrap();
+    assert_eq!(relay.status(), 303);
+    assert_eq!(relay.headers()["location"], "https://login.example/");
+    assert!(!relay.headers().contains_key("remote-user"));
+}
