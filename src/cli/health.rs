@@ -25,7 +25,7 @@ pub(crate) struct HealthArgs {
     /// Whether start-up has ended
     #[arg(long, group = "probe")]
     startup: bool,
-    /// Whether requests may be sent [default]
+    /// Whether requests may be sent (the default)
     #[arg(long, group = "probe")]
     ready: bool,
     /// Whether the daemon itself is alive
