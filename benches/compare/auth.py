@@ -21,6 +21,7 @@ import pathlib
 import platform
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -284,6 +285,8 @@ def run(arguments, folder):
 
 def main():
     arguments = read_arguments()
+    # Ended from outside, everything it started still ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     if not arguments.no_install:
         wanted = [] if arguments.client == "own" else ["wrk"]
         machine.install(wanted + ([] if arguments.no_instructions else ["valgrind"]))

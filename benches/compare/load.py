@@ -69,10 +69,14 @@ class Wrk:
                               text=True) as child:
             # wrk itself ends by time only, or when interrupted.
             output = ""
-            for line in child.stdout:
-                output += line
-                if line.startswith("answered="):
-                    child.send_signal(signal.SIGINT)
+            try:
+                for line in child.stdout:
+                    output += line
+                    if line.startswith("answered="):
+                        child.send_signal(signal.SIGINT)
+            except BaseException:
+                child.kill()
+                raise
         seen = re.search(r"answered=(\d+) refused=(\d+)", output)
         if not seen or int(seen[1]) != count or int(seen[2]) > 0 or "Socket errors" in output:
             raise LoadError(f"wrk was not served as it should:\n{output}")
