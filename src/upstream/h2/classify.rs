@@ -18,13 +18,24 @@ pub(super) fn classify(error: &hyper::Error) -> (Kind, bool) {
     }
     match find::<h2::Error>(error) {
         // Not processed, by RFC 9113 §8.7.
-        Some(error) if error.reason() == Some(Reason::REFUSED_STREAM) => {
+        Some(error) if error.reason() == Some(Reason::REFUSED_STREAM) && error.is_remote() => {
             (Kind::UpstreamClosed, false)
         }
+        // What the app sent made our side end it.
+        Some(error) if error.is_library() => (Kind::UpstreamProtocol, true),
         Some(error) if error.is_io() || error.is_go_away() => (Kind::UpstreamClosed, true),
         Some(error) if error.is_reset() => (Kind::UpstreamClosed, true),
         Some(_) => (Kind::UpstreamProtocol, true),
         None => (Kind::UpstreamClosed, true),
+    }
+}
+
+/// Whether the connection is of no use any more, though its driver may not
+/// have said so yet.
+pub(super) fn loses_connection(error: &hyper::Error) -> bool {
+    match find::<h2::Error>(error) {
+        Some(error) => !error.is_reset(),
+        None => find::<BodyError>(error).is_none(),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::model::Kind;
 use crate::net::LocalExecutor;
 
 pub(super) use body::H2ResponseBody;
-use classify::{classify, error_text};
+use classify::{classify, error_text, loses_connection};
 use upload::{H2RequestBody, Upload, UploadLimits};
 
 /// Streams on one connection before another is opened.
@@ -50,6 +50,8 @@ pub(super) struct Connections {
 struct Multiplexed {
     sender: SendRequest<H2RequestBody>,
     streams: Rc<Cell<u32>>,
+    /// A stream on it saw that it is gone.
+    lost: Rc<Cell<bool>>,
     address: Arc<str>,
 }
 
@@ -83,7 +85,7 @@ impl Connections {
 
     fn usable(&self) -> Option<Multiplexed> {
         let mut open = self.open.borrow_mut();
-        open.retain(|connection| !connection.sender.is_closed());
+        open.retain(|connection| !connection.lost.get() && !connection.sender.is_closed());
         open.iter()
             .find(|connection| connection.streams.get() < STREAMS_PER_CONNECTION)
             .cloned()
@@ -127,6 +129,7 @@ impl Connections {
         let connection = Multiplexed {
             sender,
             streams: Rc::default(),
+            lost: Rc::default(),
             address,
         };
         self.open.borrow_mut().push(connection.clone());
@@ -174,6 +177,9 @@ impl Room {
         let response = tokio::select! {
             biased;
             response = connection.sender.send_request(request) => response.map_err(|error| {
+                connection
+                    .lost
+                    .set(connection.lost.get() || loses_connection(&error));
                 // The body's own failure resets the stream, and says less there.
                 let (kind, sent) = match upload.failure() {
                     Some(kind) => (kind, true),
