@@ -1,15 +1,12 @@
 //! Answers: ours and the app's, and their one ending.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, Version};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 
 use super::{Arrival, WorkerParts, streamed, whole};
@@ -23,8 +20,9 @@ use crate::snapshot::Ready;
 use crate::telemetry::record::{Record, RecordedFailure};
 use crate::trace::{REQUEST_ID, RequestId};
 use crate::upstream::h1::Switched;
-use crate::upstream::{UpstreamBody, UpstreamError, UpstreamResponse};
+use crate::upstream::{UpstreamBody, UpstreamResponse};
 
+use super::body::{Peeked, RecordedBody};
 use super::tunnel::{PendingTunnel, TunnelSlot};
 
 /// Why a request is not forwarded, or came back without an answer.
@@ -81,6 +79,7 @@ pub(super) struct Passage {
     pub(super) permit: Option<Permit>,
     /// The app switched protocols.
     pub(super) switched: Option<Switched>,
+    pub(super) peeked: Peeked,
     /// How long a tunnel may be silent.
     pub(super) idle: std::time::Duration,
     /// The client speaks HTTP/1, where a response can announce the close.
@@ -215,6 +214,7 @@ pub(super) fn finish(
         parts,
         permit,
         switched,
+        peeked,
         http1,
         idle,
         #[cfg(any(test, feature = "fault-injection"))]
@@ -244,6 +244,8 @@ pub(super) fn finish(
             _permit: None,
             watch,
             parts,
+            peeked: Peeked::Nothing,
+            failure: None,
             #[cfg(any(test, feature = "fault-injection"))]
             faulty: false,
         });
@@ -254,91 +256,9 @@ pub(super) fn finish(
         _permit: permit,
         watch: ending.watch,
         parts,
+        peeked,
+        failure: None,
         #[cfg(any(test, feature = "fault-injection"))]
         faulty: faulty_body,
     })
-}
-
-/// A response body whose end, failure or disappearance is recorded.
-pub struct RecordedBody {
-    body: AnswerBody,
-    /// `None` where a tunnel has taken it.
-    record: Option<Record>,
-    /// The request's place among those in flight.
-    _permit: Option<Permit>,
-    watch: Rc<Watch>,
-    parts: Rc<WorkerParts>,
-    #[cfg(any(test, feature = "fault-injection"))]
-    faulty: bool,
-}
-
-impl RecordedBody {
-    /// A panic breaks this answer off and nothing else: the connection is
-    /// reset, so that half an answer is not taken for a whole one.
-    fn next_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        // A body that panicked is not polled again: the error ends it.
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            #[cfg(any(test, feature = "fault-injection"))]
-            crate::telemetry::fault::in_body(self.faulty);
-            Pin::new(&mut self.body).poll_frame(context)
-        }));
-        polled.unwrap_or_else(|_| {
-            self.parts.metrics.task_panic("request");
-            let error = UpstreamError::connecting(Kind::Internal, "a panic was caught");
-            Poll::Ready(Some(Err(error)))
-        })
-    }
-}
-
-impl Body for RecordedBody {
-    type Data = Bytes;
-    type Error = UpstreamError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        let this = self.get_mut();
-        let frame = this.next_frame(context);
-        let Some(record) = &mut this.record else {
-            return frame;
-        };
-        match &frame {
-            Poll::Ready(Some(Err(error))) => {
-                let facts = reply::facts(error.kind);
-                record.failed(RecordedFailure {
-                    cause: facts.cause,
-                    level: facts.level,
-                    status: facts.status,
-                    detail: error.detail.clone().into(),
-                });
-            }
-            Poll::Ready(None) => record.completed(),
-            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for RecordedBody {
-    fn drop(&mut self) {
-        // hyper does not poll a body for its end once it says that it is there.
-        if self.body.is_end_stream()
-            && let Some(record) = &mut self.record
-        {
-            record.completed();
-        }
-        self.watch.request_ended();
-    }
 }

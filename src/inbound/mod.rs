@@ -5,6 +5,7 @@
 //! and is recorded exactly once, when the answer's body ends.
 
 mod answer;
+mod body;
 mod prepare;
 mod site;
 mod target;
@@ -31,12 +32,13 @@ use crate::telemetry::record::Record;
 use crate::trace;
 use crate::upstream::UpstreamResponse;
 
-pub use answer::RecordedBody;
+pub use body::RecordedBody;
 pub use site::{ConnectionSettings, Local, Site, WorkerParts};
 pub use tunnel::{PendingTunnel, TunnelSlot};
 
 pub use answer::Ending;
 use answer::{Passage, Refusal};
+use body::Peeked;
 
 /// The client's side of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +97,7 @@ impl Door {
             parts: Rc::clone(&self.local.parts),
             permit: None,
             switched: None,
+            peeked: Peeked::Nothing,
             idle: self.local.upgrade_idle_timeout(),
             http1: parts.version < Version::HTTP_2,
             #[cfg(any(test, feature = "fault-injection"))]
@@ -169,7 +172,11 @@ impl Door {
                 passage.switched = Some(switched);
                 Ok(answer)
             }
-            _ => Ok(answer::relay(sent.response)),
+            _ => {
+                let mut answer = answer::relay(sent.response);
+                passage.peeked = body::peek(answer.body_mut()).await?;
+                Ok(answer)
+            }
         }
     }
 

@@ -104,6 +104,12 @@ impl Setup {
         self
     }
 
+    /// Another subcommand with its arguments, instead of `run`.
+    pub(crate) fn subcommand(mut self, words: &[&str]) -> Self {
+        self.arguments = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// Runs the binary inside something else.
     pub(crate) fn within(mut self, wrapper: Wrapper) -> Self {
         self.wrapper = wrapper;

@@ -46,6 +46,26 @@ impl Wrapper {
         wrapper.works().then_some(wrapper)
     }
 
+    /// With these limits or redirections of the shell: `ulimit -n 128`,
+    /// `exec >&-`.
+    pub(crate) fn after(script: &str) -> Self {
+        Self::shell(&[], script)
+    }
+
+    /// Process 1 of a process namespace of its own, whose end ends it.
+    pub(crate) fn process_one() -> Option<Self> {
+        let words = [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child",
+        ];
+        let wrapper = Self(words.map(str::to_owned).to_vec());
+        wrapper.works().then_some(wrapper)
+    }
+
     /// A user without rights.
     pub(crate) fn nobody() -> Option<Self> {
         let words = [

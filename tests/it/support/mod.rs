@@ -15,6 +15,7 @@ pub(crate) mod metrics;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod scripts;
+pub(crate) mod seed;
 pub(crate) mod shim;
 pub(crate) mod tree;
 pub(crate) mod wait;

@@ -45,3 +45,19 @@ pub(crate) fn is_root() -> bool {
         .find_map(|line| line.strip_prefix("Uid:"))
         .is_some_and(|rest| rest.split_whitespace().nth(1) == Some("0"))
 }
+
+/// Children of a process, with the letter of their state (`Z` = not reaped).
+pub(crate) fn children(pid: u32) -> Vec<(u32, char)> {
+    let entries = fs::read_dir("/proc").expect("/proc is there");
+    let processes = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes
+        .filter_map(|child: u32| {
+            let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+            // The command may hold spaces and parentheses.
+            let (_, rest) = stat.rsplit_once(") ")?;
+            let mut fields = rest.split(' ');
+            let state = fields.next()?.chars().next()?;
+            (fields.next()?.parse() == Ok(pid)).then_some((child, state))
+        })
+        .collect()
+}

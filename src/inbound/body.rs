@@ -1,0 +1,160 @@
+//! The body of an answer on its way to the client: recorded, and broken off so
+//! that it can be seen.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::WorkerParts;
+use crate::forward::AnswerBody;
+use crate::model::{Failure, Kind};
+use crate::net::{Permit, Watch};
+use crate::reply;
+use crate::telemetry::record::{Record, RecordedFailure};
+use crate::upstream::UpstreamError;
+
+/// What of a body was read before its head went out.
+pub(super) enum Peeked {
+    Nothing,
+    Frame(Frame<Bytes>),
+    End,
+}
+
+/// Reads what is there already, without waiting: a body that fails before a
+/// byte of the answer went out becomes an answer of ours. The client would see
+/// its connection closed without a word, and might take that for leave to ask
+/// again.
+pub(super) async fn peek(body: &mut AnswerBody) -> Result<Peeked, Failure> {
+    if body.is_end_stream() {
+        return Ok(Peeked::Nothing);
+    }
+    std::future::poll_fn(|context| {
+        Poll::Ready(match Pin::new(&mut *body).poll_frame(context) {
+            Poll::Pending => Ok(Peeked::Nothing),
+            Poll::Ready(None) => Ok(Peeked::End),
+            Poll::Ready(Some(Ok(frame))) => Ok(Peeked::Frame(frame)),
+            Poll::Ready(Some(Err(error))) => Err(Failure::from(&error)),
+        })
+    })
+    .await
+}
+
+/// A response body whose end, failure or disappearance is recorded.
+pub struct RecordedBody {
+    pub(super) body: AnswerBody,
+    /// `None` where a tunnel has taken it.
+    pub(super) record: Option<Record>,
+    /// The request's place among those in flight.
+    pub(super) _permit: Option<Permit>,
+    pub(super) watch: Rc<Watch>,
+    pub(super) parts: Rc<WorkerParts>,
+    pub(super) peeked: Peeked,
+    /// Kept until what came before it is on its way.
+    pub(super) failure: Option<UpstreamError>,
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub(super) faulty: bool,
+}
+
+impl RecordedBody {
+    /// A panic breaks this answer off and nothing else: the connection is
+    /// reset, so that half an answer is not taken for a whole one.
+    fn next_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        if let Some(error) = self.failure.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match std::mem::replace(&mut self.peeked, Peeked::Nothing) {
+            Peeked::Nothing => {}
+            Peeked::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+            Peeked::End => {
+                self.peeked = Peeked::End;
+                return Poll::Ready(None);
+            }
+        }
+        // A body that panicked is not polled again: the error ends it.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(any(test, feature = "fault-injection"))]
+            crate::telemetry::fault::in_body(self.faulty);
+            Pin::new(&mut self.body).poll_frame(context)
+        }));
+        let polled = polled.unwrap_or_else(|_| {
+            self.parts.metrics.task_panic("request");
+            let error = UpstreamError::connecting(Kind::Internal, "a panic was caught");
+            Poll::Ready(Some(Err(error)))
+        });
+        if let Poll::Ready(Some(Err(error))) = polled {
+            // hyper throws away what it has not sent yet when a body fails;
+            // while a body has nothing to say, it sends.
+            self.failure = Some(error);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        polled
+    }
+}
+
+impl Body for RecordedBody {
+    type Data = Bytes;
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let this = self.get_mut();
+        let frame = this.next_frame(context);
+        let Some(record) = &mut this.record else {
+            return frame;
+        };
+        match &frame {
+            Poll::Ready(Some(Err(error))) => {
+                let facts = reply::facts(error.kind);
+                record.failed(RecordedFailure {
+                    cause: facts.cause,
+                    level: facts.level,
+                    status: facts.status,
+                    detail: error.detail.clone().into(),
+                });
+            }
+            Poll::Ready(None) => record.completed(),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !matches!(self.peeked, Peeked::Frame(_)) && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.body.size_hint();
+        let Peeked::Frame(frame) = &self.peeked else {
+            return rest;
+        };
+        let peeked = frame.data_ref().map_or(0, Bytes::len) as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + peeked);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + peeked);
+        }
+        hint
+    }
+}
+
+impl Drop for RecordedBody {
+    fn drop(&mut self) {
+        // hyper does not poll a body for its end once it says that it is there.
+        if self.is_end_stream()
+            && let Some(record) = &mut self.record
+        {
+            record.completed();
+        }
+        self.watch.request_ended();
+    }
+}
