@@ -3,12 +3,17 @@
 use std::cell::Cell;
 
 /// Cheap frames a connection may send beyond what its work earns.
-const MOST: u64 = 10_000;
-/// Earned back each second, used or not.
-const PER_SECOND: u64 = 1_000;
-/// Bytes sent to the client that earn one: reading a body takes window updates,
-/// of which clients send one per 16 KiB or more.
-const BYTES_SENT_PER_FRAME: u64 = 1024;
+const MOST: u64 = 100_000;
+/// Earned back each second, used or not. gRPC clients that measure their
+/// bandwidth send a PING and a WINDOW_UPDATE per round trip, which next door is
+/// tens of thousands a second; a flood is hundreds of thousands, and below this
+/// requests would cost us more.
+const PER_SECOND: u64 = 50_000;
+/// A frame of a request earns some: clients answer each with others.
+const PER_FRAME_OF_WORK: u64 = 4;
+/// Bytes sent to the client that earn one. More than the 17 of a PING's answer,
+/// or a flood of those would pay for itself.
+const BYTES_SENT_PER_FRAME: u64 = 64;
 
 const FRAME_HEAD: usize = 9;
 const DATA: u8 = 0;
@@ -44,7 +49,7 @@ impl FloodGuard {
     /// Looks at bytes from behind the preface on; `false` once there were too
     /// many cheap frames. Malformed frames are for h2 to refuse.
     pub(super) fn admits(&self, mut bytes: &[u8], now_ms: u64) -> bool {
-        let mut cheap = 0;
+        let (mut cheap, mut work) = (0, 0);
         while !bytes.is_empty() {
             let skipped = self.payload_left.get().min(bytes.len());
             self.payload_left.set(self.payload_left.get() - skipped);
@@ -54,9 +59,13 @@ impl FloodGuard {
             }
             bytes = self.take_head(bytes);
             if self.head_bytes.get() == FRAME_HEAD {
-                cheap += u64::from(self.begin_payload());
+                match self.begin_payload() {
+                    true => cheap += 1,
+                    false => work += 1,
+                }
             }
         }
+        self.earn(work * PER_FRAME_OF_WORK);
         cheap == 0 || self.spend(cheap, now_ms)
     }
 
@@ -125,7 +134,7 @@ mod tests {
             let pings = frame(6, 8).repeat(MOST as usize);
             assert!(pings.chunks(piece).all(|bytes| guard.admits(bytes, 0)));
             assert!(!guard.admits(&frame(6, 8), 0));
-            assert!(guard.admits(&frame(6, 8), 10));
+            assert!(guard.admits(&frame(6, 8), 1));
         }
     }
 
@@ -138,7 +147,7 @@ mod tests {
         }
         for _ in 0..MOST * 2 {
             assert!(guard.admits(&frame(8, 4), 0));
-            guard.sent(16 * 1024);
+            guard.sent(64);
         }
         assert!(guard.admits(&frame(DATA, 0).repeat(MOST as usize), 0));
         assert!(!guard.admits(&frame(DATA, 0), 0));

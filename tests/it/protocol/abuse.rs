@@ -302,17 +302,16 @@ fn floods_of_small_frames_without_reading() {
             let mut client = FrameClient::connect(front.port, &[]);
             client.send(&open).unwrap();
             let many = bytes.repeat(200);
-            let count = flood(&mut client, &many, Duration::from_secs(1)) * 200;
+            let count = flood(&mut client, &many, Duration::from_secs(3)) * 200;
             println!("{name}: {count} frames taken");
             assert!(count < 2_000_000, "{name}: {count}");
         }
         let floods = front.errors("bad_request");
-        assert!(floods >= 4.0, "{floods}");
+        assert!(floods >= 3.0, "{floods}");
         // To a client that reads, the GOAWAY may be lost to the reset.
         let mut client = FrameClient::connect(front.port, &[]);
-        client
-            .send(&frame(frames::PING, 0, 0, &[7; 8]).repeat(11_000))
-            .unwrap();
+        // It may be gone before all of it is sent.
+        let _ = client.send(&frame(frames::PING, 0, 0, &[7; 8]).repeat(200_000));
         let goaway = client.find(|frame| frame.kind == frames::GOAWAY).unwrap();
         println!("a reading client sees {goaway:?}");
     });
