@@ -98,6 +98,10 @@ async fn answer(
             bytes.extend_from_slice(&piece);
         }
     }
+    if parts.method == http::Method::HEAD {
+        respond.send_response(Response::new(()), true)?;
+        return Ok(());
+    }
     let number = {
         let mut seen = state.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.push((
