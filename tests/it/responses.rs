@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::support::app::{App, Next};
 use crate::support::client::{Request, Response};
 use crate::support::daemon::{Daemon, Setup};
-use crate::support::files::{guarded, key};
-use crate::support::ports::free_port;
+use crate::support::files::{guarded, key, open};
+use crate::support::ports::{free_port, free_ports};
 use crate::support::scripts::{self, Routes};
 use crate::support::tree::Tree;
-use crate::support::wait::shared_machine;
+use crate::support::wait::{SOON, shared_machine, wait_until};
 
 /// What the sidecar adds to every response.
 const ADDED: [&str; 1] = ["x-request-id"];
@@ -146,4 +146,39 @@ fn a_body_cut_by_the_app_is_cut_for_the_client() {
         matches!(answer, Err(crate::support::message::Unread::Cut(_))),
         "{answer:?}"
     );
+}
+
+#[test]
+fn what_asks_for_tls_is_never_plain_text() {
+    let _machine = shared_machine();
+    let (app, ports) = (App::start(scripts::ok), free_ports(3));
+    let secure_app = open(ports[2], 1, 1).replace(
+        "upstream: 1\n",
+        &format!("upstream: \"https://127.0.0.1:{}\"\n", app.port()),
+    );
+    let secure_port = format!(
+        "{}tls: {{cert: cert.pem, key: key.pem}}\n",
+        open(ports[1], app.port(), 1)
+    );
+    let tree = Tree::with(&[
+        ("shop/plain", &open(ports[0], app.port(), 1)),
+        ("shop/port", &secure_port),
+        ("shop/app", &secure_app),
+    ]);
+    let daemon = Setup::new(&tree).start();
+    assert_eq!(Request::get("/").status(ports[0]), Some(200));
+    let before = app.count();
+    for port in &ports[1..] {
+        let status = Request::get("/").status(*port);
+        assert!(!matches!(status, Some(200..400)), "{status:?}");
+    }
+    assert_eq!(app.count(), before, "the app was reached in plain text");
+    // Nor does a change take TLS away from what is asked for.
+    tree.replace(
+        "shop/plain",
+        open(ports[0], app.port(), 1) + "tls: {cert: c, key: k}\n",
+    );
+    wait_until("the change is noticed", SOON, || {
+        daemon.service("shop/plain")["state"] != "serving"
+    });
 }
