@@ -306,8 +306,9 @@ fn floods_of_small_frames_without_reading() {
             println!("{name}: {count} frames taken");
             assert!(count < 2_000_000, "{name}: {count}");
         }
+        // The write stall may come first, and a slow machine's flood is no flood.
         let floods = front.errors("bad_request");
-        assert!(floods >= 3.0, "{floods}");
+        assert!(floods >= 1.0, "{floods}");
         // To a client that reads, the GOAWAY may be lost to the reset.
         let mut client = FrameClient::connect(front.port, &[]);
         // It may be gone before all of it is sent.
