@@ -101,6 +101,7 @@ pub mod snapshot;
 
 pub mod admin;
 pub mod inbound;
+pub mod outbound;
 
 pub mod worker;
 

@@ -11,7 +11,8 @@ use super::route::{Answer, exposition};
 use crate::drain::Phase;
 use crate::health::{Moment, Scope, ServiceHealth, View, aggregate};
 use crate::model::{Kind, rfc3339_string};
-use crate::snapshot::{Service, ServiceStatus, Status, StatusProblem};
+use crate::snapshot::{Dependency, Service, ServiceStatus, Snapshot, Status, StatusProblem};
+use crate::upstream::cluster::Circuit;
 
 /// Runs `make` where it delays nobody. A panic in there is a 500.
 async fn blocking<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Result<T, Kind> {
@@ -75,7 +76,52 @@ struct ServiceBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<SocketAddr>,
     problems: Vec<ProblemBody<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dependencies: Vec<DependencyBody<'a>>,
     config: Vec<ConfigBody<'a>>,
+}
+
+/// A dependency and how calls to it stand.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DependencyBody<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_port: Option<u16>,
+    /// Of the breaker; absent where it is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    circuit: Option<&'static str>,
+    /// Those known now; none while a name was never found.
+    addresses: Vec<AddressBody>,
+}
+
+#[derive(Serialize)]
+struct AddressBody {
+    address: SocketAddr,
+    state: &'static str,
+}
+
+fn dependencies(service: &Service) -> Vec<DependencyBody<'_>> {
+    let all = service
+        .as_ready()
+        .into_iter()
+        .flat_map(|ready| &ready.dependencies);
+    let one = |dependency: &'_ Arc<Dependency>| {
+        let standings = dependency.cluster.standings().into_iter();
+        standings
+            .map(|(address, standing)| AddressBody {
+                address,
+                state: standing.as_str(),
+            })
+            .collect()
+    };
+    all.map(|dependency| DependencyBody {
+        name: &dependency.spec.name,
+        local_port: dependency.spec.local_port,
+        circuit: dependency.cluster.circuit().map(Circuit::as_str),
+        addresses: one(dependency),
+    })
+    .collect()
 }
 
 /// One value, redacted by whoever wrote it down.
@@ -119,11 +165,11 @@ impl<'a> ProblemBody<'a> {
 
 /// What is in force, where each value came from, and what is wrong.
 pub(super) async fn services(house: &Arc<House>) -> Result<Answer, Kind> {
-    let status = house.board.load();
-    blocking(move || Answer::json(200, services_json(&status))).await
+    let (status, snapshot) = (house.board.load(), house.current.load());
+    blocking(move || Answer::json(200, services_json(&status, &snapshot))).await
 }
 
-fn services_json(status: &Status) -> Vec<u8> {
+fn services_json(status: &Status, snapshot: &Snapshot) -> Vec<u8> {
     let Status {
         generation,
         hash,
@@ -141,14 +187,21 @@ fn services_json(status: &Status) -> Vec<u8> {
         problems: problems.iter().map(ProblemBody::of).collect(),
         services: services
             .iter()
-            .map(|(name, status)| service_body(name.key(), status))
+            .map(|(name, status)| {
+                let running = snapshot.services.get(name);
+                service_body(name.key(), status, running.map(Arc::as_ref))
+            })
             .collect(),
         peers: peers.iter().map(crate::model::ServiceName::key).collect(),
     };
     json(&body)
 }
 
-fn service_body<'a>(service: &'a str, status: &'a ServiceStatus) -> ServiceBody<'a> {
+fn service_body<'a>(
+    service: &'a str,
+    status: &'a ServiceStatus,
+    running: Option<&'a Service>,
+) -> ServiceBody<'a> {
     let ServiceStatus {
         state,
         generation,
@@ -164,6 +217,7 @@ fn service_body<'a>(service: &'a str, status: &'a ServiceStatus) -> ServiceBody<
         port: *port,
         address: *address,
         problems: problems.iter().map(ProblemBody::of).collect(),
+        dependencies: running.map(dependencies).unwrap_or_default(),
         config: effective
             .iter()
             .map(|value| ConfigBody {

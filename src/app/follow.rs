@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::control::AfterPublish;
 use crate::health::CheckCell;
 use crate::model::{ProcessSettings, ServiceName};
-use crate::snapshot::Service;
+use crate::snapshot::{Ready, Service};
 use crate::telemetry::log::{LogHandle, LogSettings};
 use crate::telemetry::metrics::{HealthKind, Metrics};
 use crate::telemetry::supervise::Supervisor;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::monitor::{self, Target};
+
+/// Names looked up at a time: a resolver that hangs must not take every thread
+/// of the blocking pool.
+const LOOKUPS: usize = 8;
 
 /// Owns every task that belongs to a service.
 pub(super) struct Following {
@@ -21,6 +28,16 @@ pub(super) struct Following {
     log: LogHandle,
     supervisor: Supervisor,
     services: BTreeMap<ServiceName, Tasks>,
+    names: BTreeMap<ServiceName, Vec<Name>>,
+    lookups: Arc<Semaphore>,
+}
+
+/// The look-ups of one dependency.
+struct Name {
+    cluster: Arc<Cluster>,
+    refresh: Duration,
+    /// `None` where there is nothing to look up.
+    _task: Option<AbortOnDropHandle<()>>,
 }
 
 /// Tasks of one service; dropping them ends them.
@@ -37,7 +54,31 @@ impl Following {
             log,
             supervisor,
             services: BTreeMap::new(),
+            names: BTreeMap::new(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
         }
+    }
+
+    /// Looks up the names of a service's dependencies; those that did not
+    /// change go on.
+    fn follow_names(&mut self, name: &ServiceName, ready: &Ready) {
+        let refresh = ready.settings.discovery.refresh;
+        let mut old = self.names.remove(name).unwrap_or_default();
+        let names = ready.dependencies.iter().map(|dependency| {
+            let cluster = &dependency.cluster;
+            let same =
+                |known: &Name| Arc::ptr_eq(&known.cluster, cluster) && known.refresh == refresh;
+            match old.iter().position(same) {
+                Some(index) => old.swap_remove(index),
+                None => Name {
+                    _task: cluster.follow(refresh, Arc::clone(&self.lookups)),
+                    cluster: Arc::clone(cluster),
+                    refresh,
+                },
+            }
+        });
+        let names: Vec<Name> = names.collect();
+        self.names.insert(name.clone(), names);
     }
 }
 
@@ -47,6 +88,7 @@ impl AfterPublish for Following {
             return;
         };
         ready.auth.start(&Handle::current(), &service.metrics);
+        self.follow_names(&service.name, ready);
         let known = self.services.get(&service.name);
         if known.is_some_and(|tasks| Arc::ptr_eq(&tasks.app_cell, &ready.health.app)) {
             return;
@@ -73,6 +115,7 @@ impl AfterPublish for Following {
 
     fn gone(&mut self, name: &ServiceName) {
         self.services.remove(name);
+        self.names.remove(name);
     }
 
     fn settings(&mut self, settings: &Arc<ProcessSettings>) {

@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::claims::{Clash, Wanted, clashes};
+use super::exits::{Bound, Exits, Opening};
 use super::prepare::BuildRequest;
 use crate::control::claims::Listen;
 use crate::model::{ProcessSettings, ServiceName};
 use crate::net::{
-    BindError, BoundGroup, ListenerId, OpenListener, WorkerCommand, bind_group, join_group,
+    BindError, BoundGroup, ListenerId, OpenListener, Purpose, WorkerCommand, bind_group, join_group,
 };
 use crate::snapshot::{Publisher, Service, Snapshot};
 
@@ -36,13 +37,15 @@ pub(super) struct InForce {
     /// Generation it first appeared in.
     pub(super) generation: u64,
     pub(super) listener: Held,
+    /// Ports of its dependencies.
+    pub(super) exits: Exits,
 }
 
 /// An open group of listeners.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
-    id: ListenerId,
-    listen: Listen,
+    pub(super) id: ListenerId,
+    pub(super) listen: Listen,
     /// The real one, also when port 0 was asked for.
     pub(super) address: SocketAddr,
 }
@@ -59,6 +62,10 @@ pub(super) struct Candidate {
 pub(super) enum Refusal {
     Clash(Clash),
     Bind(BindError),
+    /// A port of a dependency.
+    Exit(BindError),
+    /// The shared door for calls to others.
+    Door(Arc<BindError>),
 }
 
 /// What a commit did.
@@ -85,14 +92,16 @@ pub(super) struct Terms<'a> {
 pub(super) struct Force {
     pub(super) services: BTreeMap<ServiceName, InForce>,
     publisher: Publisher,
-    workers: Vec<mpsc::Sender<WorkerCommand>>,
+    /// The shared door, while a service calls others.
+    pub(super) door: Option<Held>,
+    pub(super) workers: Vec<mpsc::Sender<WorkerCommand>>,
     /// Published.
     generation: u64,
     /// Acknowledged by every worker.
     acknowledged: u64,
     late: Vec<oneshot::Receiver<()>>,
     settings: Option<Arc<ProcessSettings>>,
-    listeners: u32,
+    pub(super) listeners: u32,
     /// Ports given up, whose listeners stay open until then (SPEC §11).
     closing: Vec<(Listen, Instant)>,
     retired: Vec<Arc<Snapshot>>,
@@ -104,6 +113,7 @@ impl Force {
             services: BTreeMap::new(),
             publisher,
             workers,
+            door: None,
             generation: 0,
             acknowledged: 0,
             late: Vec::new(),
@@ -153,6 +163,7 @@ impl Force {
             .map(|candidate| (candidate.request.name.clone(), candidate))
             .collect();
         let bound = self.bind_all(&mut candidates, removed, terms, &mut committed);
+        let door = self.bind_door(&mut candidates, terms.settings, &mut committed);
         let same_settings = self
             .settings
             .as_ref()
@@ -171,10 +182,12 @@ impl Force {
         for name in removed {
             if let Some(gone) = self.services.remove(name) {
                 close.push(gone.listener);
+                close.extend(gone.exits.values());
                 committed.removed.push(name.clone());
             }
         }
-        let open = self.install(candidates, bound, &mut close, &mut committed);
+        let mut open = self.install(candidates, bound, &mut close, &mut committed);
+        self.install_door(door, &mut open, &mut close);
         let snapshot = Snapshot {
             generation: self.generation,
             hash: Arc::clone(terms.hash),
@@ -207,9 +220,9 @@ impl Force {
         removed: &BTreeSet<ServiceName>,
         terms: &Terms<'_>,
         committed: &mut Committed,
-    ) -> BTreeMap<ServiceName, (Listen, BoundGroup)> {
+    ) -> BTreeMap<ServiceName, Bound> {
         let in_force = self.wanted();
-        let mut bound: BTreeMap<ServiceName, (Listen, BoundGroup)> = BTreeMap::new();
+        let mut bound: BTreeMap<ServiceName, Bound> = BTreeMap::new();
         loop {
             let versions = candidates
                 .iter()
@@ -222,14 +235,14 @@ impl Force {
                 .collect();
             for (name, wanted) in versions {
                 let refused = refusals.iter().any(|(refused, _)| *refused == name);
-                let listen = wanted.listen(terms.settings);
-                if !refused && !bound.contains_key(&name) && !self.holds(&name, listen) {
-                    match self.bind(listen) {
-                        Ok(group) => {
-                            bound.insert(name, (listen, group));
-                        }
-                        Err(error) => refusals.push((name, Refusal::Bind(error))),
+                if refused || bound.contains_key(&name) {
+                    continue;
+                }
+                match self.bind_version(&name, &wanted, terms.settings) {
+                    Ok(version) => {
+                        bound.insert(name, version);
                     }
+                    Err(refusal) => refusals.push((name, refusal)),
                 }
             }
             if refusals.is_empty() {
@@ -243,6 +256,24 @@ impl Force {
                 }
             }
         }
+    }
+
+    /// What of a version's ports its predecessor does not hold.
+    fn bind_version(
+        &self,
+        name: &ServiceName,
+        wanted: &Wanted,
+        settings: &ProcessSettings,
+    ) -> Result<Bound, Refusal> {
+        let listen = wanted.listen(settings);
+        let public = match self.holds(name, listen) {
+            true => None,
+            false => Some((listen, self.bind(listen).map_err(Refusal::Bind)?)),
+        };
+        Ok(Bound {
+            public,
+            exits: self.bind_exits(name, wanted).map_err(Refusal::Exit)?,
+        })
     }
 
     fn holds(&self, name: &ServiceName, listen: Listen) -> bool {
@@ -268,33 +299,19 @@ impl Force {
     fn install(
         &mut self,
         candidates: BTreeMap<ServiceName, Candidate>,
-        mut bound: BTreeMap<ServiceName, (Listen, BoundGroup)>,
+        mut bound: BTreeMap<ServiceName, Bound>,
         close: &mut Vec<Held>,
         committed: &mut Committed,
-    ) -> Vec<Vec<OpenListener>> {
-        let mut open: Vec<Vec<OpenListener>> = self.workers.iter().map(|_| Vec::new()).collect();
+    ) -> Opening {
+        let mut open: Opening = self.workers.iter().map(|_| Vec::new()).collect();
         for (name, Candidate { request, service }) in candidates {
             let predecessor = self.services.remove(&name);
-            let listener = match (bound.remove(&name), &predecessor) {
+            let Bound { public, exits } = bound.remove(&name).unwrap_or_default();
+            let slot = request.slot.index;
+            let listener = match (public, &predecessor) {
                 (Some((listen, group)), _) => {
                     close.extend(predecessor.as_ref().map(|old| old.listener));
-                    let id = ListenerId(self.listeners);
-                    self.listeners += 1;
-                    let address = group.address;
-                    for (worker, socket) in open.iter_mut().zip(group.sockets) {
-                        let slot = request.slot.index;
-                        worker.push(OpenListener {
-                            id,
-                            slot,
-                            address,
-                            socket,
-                        });
-                    }
-                    Held {
-                        id,
-                        listen,
-                        address,
-                    }
+                    self.hand_out(group, listen, slot, Purpose::Service, &mut open)
                 }
                 (None, Some(predecessor)) => predecessor.listener,
                 // Every accepted candidate is bound or keeps what it holds.
@@ -304,12 +321,15 @@ impl Force {
                 Some(_) => committed.changed.push(name.clone()),
                 None => committed.added.push(name.clone()),
             }
+            let held = predecessor.map(|old| old.exits).unwrap_or_default();
+            let exits = self.install_exits(slot, &request.wanted, held, exits, &mut open, close);
             let service = InForce {
                 wanted: request.wanted,
                 service: Arc::new(service),
                 settings: request.settings,
                 generation: self.generation,
                 listener,
+                exits,
             };
             self.services.insert(name, service);
         }

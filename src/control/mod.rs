@@ -15,6 +15,7 @@ mod claims;
 mod desire;
 mod diff;
 mod discover;
+mod exits;
 #[cfg(test)]
 mod fixture;
 mod follow;

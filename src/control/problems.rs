@@ -48,6 +48,15 @@ impl Reconciler {
                 Why::Commit(Refusal::Bind(error)) => {
                     Problem::error(at(name, "port"), bind_message(error))
                 }
+                Why::Commit(Refusal::Exit(error)) => {
+                    let message = format!("a `localPort` cannot be had: {error}");
+                    Problem::error(at(name, "dependencies"), message)
+                }
+                Why::Commit(Refusal::Door(error)) => {
+                    let message = format!("the door for calls cannot be had: {error}");
+                    let problem = Problem::error(at(name, "dependencies"), message);
+                    problem.hint("another process has it: set `outbound.listen`")
+                }
             };
             problems.push(problem.of(name));
         }

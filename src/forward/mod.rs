@@ -2,6 +2,7 @@
 
 mod body;
 mod client;
+mod framing;
 mod hop;
 mod reserved;
 mod send;
@@ -9,6 +10,7 @@ mod tunnel;
 
 pub use body::AnswerBody;
 pub use client::{Client, write_forwarding};
+pub use framing::{allowed_upgrade, check_framing, onward_framing, onward_target};
 pub use hop::{HopRequest, strip_request, strip_response, strip_trailers};
 pub use reserved::Reserved;
 pub use send::{Sent, send};

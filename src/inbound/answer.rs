@@ -18,7 +18,7 @@ use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
 use crate::snapshot::Ready;
 use crate::telemetry::record::{Record, RecordedFailure};
-use crate::trace::{REQUEST_ID, RequestId};
+use crate::trace::{self, REQUEST_ID, RequestId};
 use crate::upstream::h1::Switched;
 use crate::upstream::{UpstreamBody, UpstreamResponse};
 
@@ -77,6 +77,8 @@ pub(super) struct Passage {
     pub(super) parts: Rc<WorkerParts>,
     /// The place among the requests in flight.
     pub(super) permit: Option<Permit>,
+    /// Where tracing is on.
+    pub(super) trace: Option<trace::Context>,
     /// The app switched protocols.
     pub(super) switched: Option<Switched>,
     pub(super) peeked: Peeked,
@@ -213,6 +215,7 @@ pub(super) fn finish(
     let Passage {
         parts,
         permit,
+        trace: _,
         switched,
         peeked,
         http1,

@@ -96,6 +96,7 @@ impl Door {
         let mut passage = Passage {
             parts: Rc::clone(&self.local.parts),
             permit: None,
+            trace: None,
             switched: None,
             peeked: Peeked::Nothing,
             idle: self.local.upgrade_idle_timeout(),
@@ -109,10 +110,13 @@ impl Door {
             self.local.parts.metrics.task_panic("request");
             Err(Failure::because(Kind::Internal, "a panic was caught").into())
         });
-        let response = match outcome {
+        let mut response = match outcome {
             Ok(response) => response,
             Err(refusal) => answer::refuse(&self.local.service.name, refusal, &shape, &mut record),
         };
+        if let (Some(context), Some(ready)) = (&passage.trace, self.local.service.as_ready()) {
+            context.write_response(response.headers_mut(), &ready.trace_name);
+        }
         answer::finish(response, record, passage, &id, ending)
     }
 
@@ -130,6 +134,11 @@ impl Door {
         };
         let mut arrival = self.arrive(ready, parts, body, record)?;
         ready.reserved.strip(&mut arrival.parts.headers);
+        if ready.spec.tracing.is_some() {
+            let context = trace::Context::read(&arrival.parts.headers, &self.local.parts.ids);
+            record.trace_id = Some(context.shared_trace_id());
+            passage.trace = Some(context);
+        }
         if let Some(answer) = answer::own_path(ready, &arrival, self.draining) {
             return Ok(answer);
         }
@@ -143,6 +152,14 @@ impl Door {
         };
         passage.permit = Some(in_flight);
         let allowed = self.authenticate(ready, &arrival, record).await?;
+        if let (Some(context), Some(tracing)) = (&mut passage.trace, &ready.spec.tracing) {
+            let caller = trace::Caller {
+                authenticated: allowed.identity.is_some(),
+                peer: self.client.peer,
+                forwarded: arrival.client.forwarded,
+            };
+            context.decide(tracing, &caller);
+        }
         let Some(pool) = self.local.pool(allowed.rule) else {
             return Err(Failure::new(Kind::AppUnavailable).into());
         };
@@ -152,6 +169,7 @@ impl Door {
             upstream: pool.upstream().spec(),
             client_side: self.client,
             request_id: record.request_id.as_ref(),
+            trace: passage.trace.as_ref(),
         };
         let (head, body) = onward.request(arrival, allowed)?;
         record.upstream_begins();
@@ -192,7 +210,7 @@ impl Door {
             return Err(Failure::new(Kind::MethodNotAllowed));
         }
         prepare::check_limits(&ready.spec.limits, &parts, &body)?;
-        target::check_framing(&parts)?;
+        forward::check_framing(&parts)?;
         let host = target::authority(&parts, &ready.default_host)?;
         let trusted = &ready.settings.trusted_proxies;
         let client = Client::of(&parts.headers, self.client.peer, trusted);

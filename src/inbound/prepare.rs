@@ -1,9 +1,9 @@
 //! A request as the app is to see it.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE};
+use http::header::{COOKIE, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Uri, Version};
+use http::{HeaderMap, HeaderValue, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -14,7 +14,7 @@ use crate::forward;
 use crate::model::{Failure, Kind, Limits, UpstreamProtocol, UpstreamSpec};
 use crate::reply;
 use crate::snapshot::Ready;
-use crate::trace::REQUEST_ID;
+use crate::trace::{self, REQUEST_ID};
 use crate::upstream::RequestBody;
 use crate::upstream::h1::{Framing, RequestHead};
 
@@ -57,6 +57,8 @@ pub(super) struct Onward<'a> {
     pub(super) upstream: &'a UpstreamSpec,
     pub(super) client_side: ClientSide,
     pub(super) request_id: Option<&'a HeaderValue>,
+    /// Where tracing is on.
+    pub(super) trace: Option<&'a trace::Context>,
 }
 
 impl Onward<'_> {
@@ -88,19 +90,22 @@ impl Onward<'_> {
         if let Some(id) = self.request_id {
             headers.insert(REQUEST_ID, id.clone());
         }
+        if let (Some(context), Some(tracing)) = (self.trace, &self.ready.spec.tracing) {
+            context.write(headers, &tracing.propagate);
+        }
         if asked.accepts_trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
         for (name, value) in allowed.set {
             headers.insert(name, value);
         }
-        let framing = framing(headers, &body);
+        let framing = forward::onward_framing(headers, &body);
         let upgrade = asked
             .upgrade
             .as_ref()
             // With a body it would be unclear where the new protocol begins.
             .filter(|_| parts.version == Version::HTTP_11 && framing == Framing::None)
-            .and_then(|offered| allowed_upgrade(&self.ready.spec.upgrades, offered));
+            .and_then(|offered| forward::allowed_upgrade(&self.ready.spec.upgrades, offered));
         let http2 = match self.upstream.protocol {
             UpstreamProtocol::Http1 => false,
             UpstreamProtocol::H2c => upgrade.is_none(),
@@ -108,7 +113,7 @@ impl Onward<'_> {
         };
         let head = RequestHead {
             method: parts.method,
-            target: target(&parts.uri),
+            target: forward::onward_target(&parts.uri),
             headers: parts.headers,
             framing,
             upgrade,
@@ -143,38 +148,4 @@ fn join_cookies(headers: &mut HeaderMap) {
     let joined = HeaderValue::from_maybe_shared(Bytes::from(joined))
         .expect("legal values joined by legal bytes");
     headers.insert(COOKIE, joined);
-}
-
-/// Path and query as received.
-fn target(uri: &Uri) -> Bytes {
-    uri.path_and_query().map_or_else(
-        || Bytes::from_static(b"/"),
-        |target| Bytes::copy_from_slice(target.as_str().as_bytes()),
-    )
-}
-
-/// The first offered protocol that may pass (UPG-1). `h2c` never does.
-fn allowed_upgrade(allowed: &[std::sync::Arc<str>], offered: &HeaderValue) -> Option<Bytes> {
-    offered
-        .as_bytes()
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .find(|token| {
-            !token.eq_ignore_ascii_case(b"h2c")
-                && allowed
-                    .iter()
-                    .any(|known| known.as_bytes().eq_ignore_ascii_case(token))
-        })
-        .map(Bytes::copy_from_slice)
-}
-
-/// The body's framing toward the app follows from what was received, never from
-/// what the client's framing fields say beyond that (SMUG-6).
-fn framing(headers: &mut HeaderMap, body: &Incoming) -> Framing {
-    let declared = headers.remove(CONTENT_LENGTH).is_some();
-    match body.size_hint().exact() {
-        Some(0) if !declared => Framing::None,
-        Some(length) => Framing::Length(length),
-        None => Framing::Chunked,
-    }
 }

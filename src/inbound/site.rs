@@ -180,7 +180,8 @@ impl Local {
 }
 
 impl ConnectionSettings {
-    fn of(limits: &Limits) -> Self {
+    /// Those that follow from a service's limits.
+    pub fn of(limits: &Limits) -> Self {
         Self {
             parser: ParserLimits {
                 header_bytes: limits.header_bytes as usize,

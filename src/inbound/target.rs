@@ -1,6 +1,6 @@
-//! What a request is for: host and framing, checked where hyper does not.
+//! Whom a request is for: the host, checked where hyper does not.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Version};
@@ -68,27 +68,6 @@ fn is_authority(bytes: &[u8]) -> bool {
         && Authority::try_from(bytes).is_ok_and(|authority| !authority.host().is_empty())
 }
 
-/// Refuses framing that two parsers could read differently (SMUG-1, SMUG-2).
-///
-/// # Errors
-/// `bad_request`.
-pub(super) fn check_framing(parts: &Parts) -> Result<(), Failure> {
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else {
-        return Ok(());
-    };
-    if parts.headers.contains_key(CONTENT_LENGTH) {
-        return refuse("Transfer-Encoding beside Content-Length");
-    }
-    if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
-        return refuse("Transfer-Encoding other than exactly chunked");
-    }
-    if parts.version != Version::HTTP_11 {
-        return refuse("Transfer-Encoding outside HTTP/1.1");
-    }
-    Ok(())
-}
-
 fn refuse<T>(reason: &'static str) -> Result<T, Failure> {
     Err(Failure::because(Kind::BadRequest, reason))
 }
@@ -148,16 +127,5 @@ mod tests {
         assert_eq!(absolute.as_deref(), Some("shop"));
         assert_eq!(host(Version::HTTP_11, "http://user@shop/x", &fields), None);
         assert_eq!(host(Version::HTTP_2, "http://shop/x", &fields), None);
-    }
-
-    #[test]
-    fn framing_is_plain_or_refused() {
-        let check = |version, fields: &[(&str, &str)]| check_framing(&parts(version, "/", fields));
-        let te = ("transfer-encoding", "chunked");
-        assert!(check(Version::HTTP_11, &[te]).is_ok());
-        assert!(check(Version::HTTP_11, &[te, ("content-length", "3")]).is_err());
-        assert!(check(Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]).is_err());
-        assert!(check(Version::HTTP_11, &[te, te]).is_err());
-        assert!(check(Version::HTTP_10, &[te]).is_err());
     }
 }

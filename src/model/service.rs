@@ -176,6 +176,16 @@ pub struct DependencySpec {
     pub tls: Option<TlsClientSpec>,
 }
 
+impl DependencySpec {
+    /// Whether a request goes in HTTP/2: a call in gRPC cannot go otherwise.
+    pub fn speaks_http2(&self, grpc: bool, upgrade: bool) -> bool {
+        match self.protocol {
+            UpstreamProtocol::H2c => !upgrade,
+            UpstreamProtocol::Http1 | UpstreamProtocol::Auto => grpc && !upgrade,
+        }
+    }
+}
+
 /// Circuit breaker of a dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerSpec {

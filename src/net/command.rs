@@ -14,12 +14,25 @@ pub struct ListenerId(pub u32);
 #[derive(Debug)]
 pub struct OpenListener {
     pub id: ListenerId,
-    /// `SlotId::index` of the service behind the port.
+    /// `SlotId::index` of the service behind the port, or calling through it;
+    /// without meaning for [`Purpose::OutboundDoor`].
     pub slot: u32,
+    pub purpose: Purpose,
     /// The real address, also when port 0 was asked for.
     pub address: SocketAddr,
     /// Bound, listening, non-blocking.
     pub socket: TcpListener,
+}
+
+/// What comes in by a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Requests to the service.
+    Service,
+    /// Calls of the service's app to the dependency with this `localPort`.
+    LocalPort(u16),
+    /// Calls of any app, by the name of what they call.
+    OutboundDoor,
 }
 
 /// Sent over a bounded channel, one per worker, handled in order.

@@ -15,7 +15,7 @@ pub mod stream;
 
 pub use bind::{BindError, BoundGroup, bind_group, join_group};
 pub use client_io::{ClientIo, ClientTimeouts, Spoken, Stalled, Watch};
-pub use command::{ListenerId, OpenListener, WorkerCommand};
+pub use command::{ListenerId, OpenListener, Purpose, WorkerCommand};
 pub use connection::{End, ParserLimits, answer_and_close, linger, serve_http1};
 pub use http2::{H2Limits, LocalExecutor, serve_http2};
 pub use listener::accept_loop;

@@ -1,6 +1,7 @@
 //! The published state of the process: immutable, ready to run.
 
 mod command;
+mod dependency;
 mod service;
 mod status;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use command::{AdminCommand, ReloadOutcome};
+pub use dependency::Dependency;
 pub use service::{BuildContext, BuildError, Ready, Service, ServiceState, SlotId};
 pub use status::{ServiceStatus, ServingState, Status, StatusBoard, StatusProblem};
 

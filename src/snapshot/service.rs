@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
+use super::dependency::Dependency;
 use crate::auth::{AuthContext, Authenticator, BuildError as AuthBuildError};
 use crate::forward::Reserved;
 use crate::health::{CheckCell, ServiceHealth};
-use crate::model::{ProcessSettings, ServiceName, ServiceSpec};
+use crate::model::{DependencySpec, ProcessSettings, ServiceName, ServiceSpec};
 use crate::net::Permits;
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
 use crate::upstream::Upstream;
@@ -62,6 +63,10 @@ pub struct Ready {
     pub health: Arc<ServiceHealth>,
     /// `Host` toward the app for HTTP/1.0 clients that send none.
     pub default_host: HeaderValue,
+    /// `domain/name`, as trace headers carry it.
+    pub trace_name: HeaderValue,
+    /// What the app may call, in order of the file.
+    pub dependencies: Vec<Arc<Dependency>>,
 }
 
 /// What building needs besides the spec.
@@ -70,6 +75,23 @@ pub struct BuildContext<'a> {
     pub metrics: &'a Metrics,
     /// The version in force, whose counters and unchanged parts are kept.
     pub predecessor: Option<&'a Service>,
+}
+
+impl BuildContext<'_> {
+    fn service_metrics(&self, name: &ServiceName) -> Arc<ServiceMetrics> {
+        match self.predecessor {
+            Some(old) => Arc::clone(&old.metrics),
+            None => self.metrics.service(name),
+        }
+    }
+}
+
+impl Ready {
+    /// The same dependency, with what is known of its addresses.
+    fn dependency(&self, spec: &DependencySpec) -> Option<Arc<Dependency>> {
+        let mut known = self.dependencies.iter();
+        known.find(|known| known.spec == *spec).map(Arc::clone)
+    }
 }
 
 /// Why a valid spec could not be made to run.
@@ -110,7 +132,18 @@ impl Service {
                 Some(kept_or_new(rule.upstream.as_ref()?, known))
             })
             .collect();
+        let metrics = context.service_metrics(&name);
+        let dependencies = spec
+            .dependencies
+            .iter()
+            .map(|dependency| {
+                let known = old.and_then(|old| old.dependency(dependency));
+                known.unwrap_or_else(|| Arc::new(Dependency::new(&name, dependency, &metrics)))
+            })
+            .collect();
         let ready = Ready {
+            dependencies,
+            trace_name: HeaderValue::from_str(name.key()).expect("a service key is visible ASCII"),
             settings: Arc::clone(context.settings),
             reserved: Reserved::new(&auth.reserved_headers()),
             auth,
@@ -144,15 +177,11 @@ impl Service {
             .predecessor
             .map(|old| (old.in_flight.clone(), old.connections.clone()))
             .unwrap_or_default();
-        let metrics = match context.predecessor {
-            Some(old) => Arc::clone(&old.metrics),
-            None => context.metrics.service(&name),
-        };
         Self {
+            metrics: context.service_metrics(&name),
             name,
             slot,
             state,
-            metrics,
             in_flight,
             connections,
         }

@@ -176,6 +176,7 @@ impl Record {
             .and_then(|id| id.to_str().ok())
             .unwrap_or_default();
         let trace_id = trace_id.as_deref();
+        let dependency = recorder.peer.as_deref().map(PeerMetrics::name);
         if let Some(failure) = failure {
             recorder.log.error(&ErrorLine {
                 level: failure.level,
@@ -183,6 +184,7 @@ impl Record {
                 cause: failure.cause,
                 status: failure.status,
                 detail: &failure.detail,
+                dependency,
                 upstream_address: facts.address.as_deref(),
                 attempt: facts.attempt,
                 reused: facts.reused,
@@ -221,6 +223,7 @@ impl Record {
                 strategy: identity.map(|(strategy, _)| *strategy),
                 subject: identity.and_then(|(_, subject)| subject.as_deref()),
                 generation: recorder.generation,
+                dependency,
                 upstream_address: facts.address.as_deref(),
                 attempt: facts.attempt,
                 reused: facts.reused,

@@ -1,5 +1,7 @@
 //! The trace context of one request.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderValue};
 
 use super::house::HouseId;
@@ -141,11 +143,31 @@ impl Context {
         })
     }
 
+    /// The context of a call of `service`'s app, read from the headers that it
+    /// passed on: our span is the call's own, under the span the app was given.
+    ///
+    /// # Errors
+    /// Beyond [`MAX_DEPTH`].
+    pub fn of_call(mut self, service: &HeaderValue) -> Result<Self, TooDeep> {
+        self.depth = self.depth.saturating_add(1);
+        if self.depth > MAX_DEPTH {
+            return Err(TooDeep);
+        }
+        self.parent_service = Some(service.clone());
+        Ok(self)
+    }
+
     /// 32 lower-case hex digits.
     pub fn trace_id_text(&self) -> [u8; 32] {
         let mut text = [0; 32];
         hex::write(&self.trace_id, &mut text);
         text
+    }
+
+    /// The same for a record.
+    pub fn shared_trace_id(&self) -> Arc<str> {
+        let text = self.trace_id_text();
+        Arc::from(std::str::from_utf8(&text).expect("hex digits are ASCII"))
     }
 
     /// Of the whole trace.

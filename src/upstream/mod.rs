@@ -1,6 +1,7 @@
 //! The only HTTP client of the data path: a pool per worker and upstream.
 
 mod body;
+pub mod cluster;
 mod error;
 pub mod h1;
 mod h2;

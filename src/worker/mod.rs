@@ -5,6 +5,7 @@
 //! two of them nothing about the configuration changes under a request.
 
 mod ending;
+mod exit;
 mod port;
 
 use std::cell::RefCell;
@@ -24,6 +25,7 @@ use crate::auth::AuthWorker;
 use crate::inbound::{Local, Site, WorkerParts};
 use crate::net::deadline::{Clock, Deadlines};
 use crate::net::{ListenerId, OpenListener, WorkerCommand};
+use crate::outbound::{CallerParts, Directory, Entry};
 use crate::snapshot::{Current, Snapshot};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
@@ -31,6 +33,7 @@ use crate::telemetry::readiness::Liveness;
 use crate::trace::IdGenerator;
 
 use ending::Timeline;
+use exit::{Callers, Exit};
 use port::Port;
 
 /// How often a worker shows that it is alive; costs an idle one a wake-up.
@@ -101,6 +104,11 @@ struct Worker {
     ports: HashMap<ListenerId, Rc<Port>>,
     /// No longer wanted, on their way to their end.
     retiring: Vec<Retiring>,
+    /// Ports that apps call others through. A drain leaves them open: apps may
+    /// call to their own end, which is the process's.
+    exits: HashMap<ListenerId, Rc<Exit>>,
+    callers: Callers,
+    caller_parts: Rc<CallerParts>,
     generation: RefCell<u64>,
     liveness: Liveness,
     /// Cancelled when a listener ended that should not have.
@@ -116,6 +124,7 @@ struct Retiring {
 impl Worker {
     fn new(context: WorkerContext, clock: Clock) -> Self {
         let deadlines = Deadlines::new(clock);
+        let caller_parts = CallerParts::new(context.index, deadlines.clone(), context.log.clone());
         let parts = WorkerParts {
             index: context.index,
             deadlines: deadlines.clone(),
@@ -132,6 +141,9 @@ impl Worker {
             sites: HashMap::new(),
             ports: HashMap::new(),
             retiring: Vec::new(),
+            exits: HashMap::new(),
+            callers: Callers::default(),
+            caller_parts,
             generation: RefCell::new(0),
             liveness: context.liveness,
             broken: CancellationToken::new(),
@@ -208,9 +220,15 @@ impl Worker {
             .filter_map(|id| self.ports.remove(id))
             .collect();
         for listener in open {
-            self.open(listener);
+            match Exit::entry(&listener) {
+                None => self.open(listener),
+                Some(entry) => self.open_exit(listener, entry),
+            }
         }
         let shutdown = &snapshot.settings.shutdown;
+        for exit in close.iter().filter_map(|id| self.exits.remove(id)) {
+            exit.retire(shutdown.deadline);
+        }
         for port in retired {
             self.retire(port, shutdown.accept, shutdown.deadline);
         }
@@ -246,7 +264,16 @@ impl Worker {
         self.retiring.retain(|retiring| !retiring.port.is_over());
     }
 
+    fn open_exit(&mut self, listener: OpenListener, entry: Entry) {
+        let (id, deadlines) = (listener.id, self.parts.deadlines.clone());
+        let exit = Exit::open(listener, entry, Rc::clone(&self.callers), deadlines);
+        self.exits.insert(id, exit);
+    }
+
     fn replace_sites(&mut self, snapshot: &Snapshot) {
+        let old = self.callers.borrow().clone();
+        let callers = Directory::new(snapshot, &self.caller_parts, old.as_deref());
+        self.callers.replace(Some(callers));
         for service in snapshot.services.values() {
             let known = self.sites.get(&service.slot.index);
             let old = known.map(|site| site.current());

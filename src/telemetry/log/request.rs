@@ -35,6 +35,8 @@ pub struct AccessLine<'a> {
     pub subject: Option<&'a str>,
     /// Of the configuration the request was served with.
     pub generation: u64,
+    /// Set on calls of the app: what it called, by key or name.
+    pub dependency: Option<&'a str>,
     /// As dialled: `127.0.0.1:13001`, `unix:/run/app.sock`.
     pub upstream_address: Option<&'a str>,
     /// 1 for the first; 0 when none was made.
@@ -60,6 +62,7 @@ impl AccessLine<'_> {
             strategy,
             subject,
             generation,
+            dependency,
             upstream_address,
             attempt,
             reused,
@@ -85,6 +88,7 @@ impl AccessLine<'_> {
         line.text_if_any("strategy", strategy.unwrap_or_default());
         line.text_if_any("subject", subject.unwrap_or_default());
         line.number("generation", *generation);
+        line.text_if_any("dependency", dependency.unwrap_or_default());
         line.text_if_any("upstream_address", upstream_address.unwrap_or_default());
         if *attempt > 0 {
             line.number("attempt", *attempt);
@@ -105,6 +109,8 @@ pub struct ErrorLine<'a> {
     pub status: u16,
     /// OS error or reason, for people; no header or parameter values.
     pub detail: &'a str,
+    /// Set on calls of the app: what it called, by key or name.
+    pub dependency: Option<&'a str>,
     /// As dialled.
     pub upstream_address: Option<&'a str>,
     /// 1 for the first; 0 when none was made.
@@ -130,6 +136,7 @@ impl ErrorLine<'_> {
             cause,
             status,
             detail,
+            dependency,
             upstream_address,
             attempt,
             reused,
@@ -147,6 +154,7 @@ impl ErrorLine<'_> {
         line.text("cause", cause.as_str());
         line.number("status", *status);
         line.text_if_any("detail", detail);
+        line.text_if_any("dependency", dependency.unwrap_or_default());
         line.text_if_any("upstream_address", upstream_address.unwrap_or_default());
         if *attempt > 0 {
             line.number("attempt", *attempt);

@@ -150,6 +150,7 @@ fn lanes(services: &[Arc<ServiceMetrics>], families: &mut Vec<proto::MetricFamil
         overhead: Filling::new(&families::HTTP_OVERHEAD),
         in_flight: Filling::new(&families::HTTP_REQUESTS_IN_FLIGHT),
     };
+    let mut circuits = Filling::new(&families::CIRCUIT_STATE);
     for service in services {
         let codes = service.tables.codes.labels();
         let shards: Vec<&LaneCells> = service.shards.iter().map(|s| &s.0.inbound).collect();
@@ -159,6 +160,10 @@ fn lanes(services: &[Arc<ServiceMetrics>], families: &mut Vec<proto::MetricFamil
             .filter_map(std::sync::Weak::upgrade)
             .collect();
         for peer in peers {
+            if !peer.peer.is_empty() {
+                let state = f64::from(peer.circuit.load(Ordering::Relaxed));
+                circuits.add(&[service.name.key(), &peer.peer], state);
+            }
             let shards: Vec<&LaneCells> = peer.shards.iter().map(|Padded(s)| s).collect();
             output.add(
                 [service.name.key(), "outbound", &peer.peer],
@@ -173,7 +178,7 @@ fn lanes(services: &[Arc<ServiceMetrics>], families: &mut Vec<proto::MetricFamil
         overhead,
         in_flight,
     } = output;
-    for filling in [requests, duration, overhead, in_flight] {
+    for filling in [requests, duration, overhead, in_flight, circuits] {
         filling.finish(families);
     }
 }

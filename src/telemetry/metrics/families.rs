@@ -64,6 +64,8 @@ families! {
         "Unix time of the last good fetch; 0 before the first.";
     RETRIES = Counter "outrigger_retries_total" ["service", "reason"],
         "Attempts after the first.";
+    CIRCUIT_STATE = Gauge "outrigger_circuit_state" ["service", "peer"],
+        "Circuit breaker of a dependency: 0 closed, 1 half-open, 2 open.";
     HEALTH_STATUS = Gauge "outrigger_health_status" ["target", "kind"],
         "Last result of a monitor: 1 up, 0 down or stale.";
     CONFIG_RELOADS = Counter "outrigger_config_reloads_total" ["result"],

@@ -1,7 +1,7 @@
 //! The handles a service and its workers record through.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -63,6 +63,7 @@ impl ServiceMetrics {
             shards: (0..self.shards.len())
                 .map(|_| Padded(LaneCells::new()))
                 .collect(),
+            circuit: AtomicU8::new(0),
         });
         peers.insert(Arc::clone(&made.peer), Arc::downgrade(&made));
         made
@@ -117,6 +118,20 @@ pub(super) struct KeySetCells {
 pub struct PeerMetrics {
     pub(super) peer: Arc<str>,
     pub(super) shards: Box<[Padded<LaneCells>]>,
+    /// 0 closed, 1 half-open, 2 open.
+    pub(super) circuit: AtomicU8,
+}
+
+impl PeerMetrics {
+    /// The label: a dependency's key or name; empty where none is known.
+    pub fn name(&self) -> &str {
+        &self.peer
+    }
+
+    /// How the circuit breaker stands: 0 closed, 1 half-open, 2 open.
+    pub fn set_circuit(&self, state: u8) {
+        self.circuit.store(state, Ordering::Relaxed);
+    }
 }
 
 /// Which way a request goes.

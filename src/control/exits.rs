@@ -1,0 +1,176 @@
+//! Listeners for what apps call: a port per dependency, and the shared door.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::claims::{Listen, Wanted};
+use super::force::{Candidate, Committed, Force, Held, Refusal};
+use crate::model::{DoorListen, ProcessSettings, ServiceName};
+use crate::net::{BindError, BoundGroup, ListenerId, OpenListener, Purpose, bind_group};
+
+/// Calls come from this machine only.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The open ports of a service's dependencies, by number.
+pub(super) type Exits = BTreeMap<u16, Held>;
+
+/// What was bound for one version of a service.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    /// Its public port, unless the predecessor's is kept.
+    pub(super) public: Option<(Listen, BoundGroup)>,
+    /// Ports of dependencies that its predecessor did not have.
+    pub(super) exits: BTreeMap<u16, BoundGroup>,
+}
+
+/// One list of listeners to open per worker.
+pub(super) type Opening = Vec<Vec<OpenListener>>;
+
+fn local_ports(wanted: &Wanted) -> BTreeSet<u16> {
+    let dependencies = wanted
+        .spec()
+        .into_iter()
+        .flat_map(|spec| &spec.dependencies);
+    dependencies.filter_map(|one| one.local_port).collect()
+}
+
+fn calls_others(wanted: &Wanted) -> bool {
+    wanted
+        .spec()
+        .is_some_and(|spec| !spec.dependencies.is_empty())
+}
+
+impl Force {
+    /// The ports of dependencies that a version needs and does not have yet.
+    pub(super) fn bind_exits(
+        &self,
+        name: &ServiceName,
+        wanted: &Wanted,
+    ) -> Result<BTreeMap<u16, BoundGroup>, BindError> {
+        let held = self.services.get(name).map(|service| &service.exits);
+        let mut bound = BTreeMap::new();
+        for port in local_ports(wanted) {
+            if !held.is_some_and(|held| held.contains_key(&port)) {
+                bound.insert(port, bind_group(Some(LOOPBACK), port, self.workers.len())?);
+            }
+        }
+        Ok(bound)
+    }
+
+    /// Hands a version's ports to the workers; those it no longer has are closed.
+    pub(super) fn install_exits(
+        &mut self,
+        slot: u32,
+        wanted: &Wanted,
+        mut held: Exits,
+        bound: BTreeMap<u16, BoundGroup>,
+        open: &mut Opening,
+        close: &mut Vec<Held>,
+    ) -> Exits {
+        let ports = local_ports(wanted);
+        for (port, group) in bound {
+            let listen = Listen {
+                ip: Some(LOOPBACK),
+                port,
+            };
+            held.insert(
+                port,
+                self.hand_out(group, listen, slot, Purpose::LocalPort(port), open),
+            );
+        }
+        held.retain(|port, listener| {
+            let kept = ports.contains(port);
+            if !kept {
+                close.push(*listener);
+            }
+            kept
+        });
+        held
+    }
+
+    /// Gives each worker its socket of a group.
+    pub(super) fn hand_out(
+        &mut self,
+        group: BoundGroup,
+        listen: Listen,
+        slot: u32,
+        purpose: Purpose,
+        open: &mut Opening,
+    ) -> Held {
+        let id = ListenerId(self.listeners);
+        self.listeners += 1;
+        let address = group.address;
+        for (worker, socket) in open.iter_mut().zip(group.sockets) {
+            worker.push(OpenListener {
+                id,
+                slot,
+                purpose,
+                address,
+                socket,
+            });
+        }
+        Held {
+            id,
+            listen,
+            address,
+        }
+    }
+
+    /// Binds the shared door with the first service that calls others. Where it
+    /// cannot be had, those that need it are refused.
+    pub(super) fn bind_door(
+        &self,
+        candidates: &mut BTreeMap<ServiceName, Candidate>,
+        settings: &ProcessSettings,
+        committed: &mut Committed,
+    ) -> Option<(Listen, BoundGroup)> {
+        let DoorListen::At(address) = settings.outbound.listen else {
+            return None;
+        };
+        let needing: Vec<ServiceName> = candidates
+            .iter()
+            .filter(|(_, candidate)| calls_others(&candidate.request.wanted))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if self.door.is_some() || needing.is_empty() {
+            return None;
+        }
+        let listen = Listen {
+            ip: Some(address.ip()),
+            port: address.port(),
+        };
+        match bind_group(listen.ip, listen.port, self.workers.len()) {
+            Ok(group) => Some((listen, group)),
+            Err(error) => {
+                let error = std::sync::Arc::new(error);
+                for name in needing {
+                    if let Some(candidate) = candidates.remove(&name) {
+                        let refusal = Refusal::Door(std::sync::Arc::clone(&error));
+                        committed.refused.insert(name, (candidate.request, refusal));
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    /// Opens the door that was bound, and closes one that nobody needs any more.
+    pub(super) fn install_door(
+        &mut self,
+        bound: Option<(Listen, BoundGroup)>,
+        open: &mut Opening,
+        close: &mut Vec<Held>,
+    ) {
+        if let Some((listen, group)) = bound {
+            let door = self.hand_out(group, listen, 0, Purpose::OutboundDoor, open);
+            self.door = Some(door);
+        }
+        let needed = self
+            .services
+            .values()
+            .any(|service| calls_others(&service.wanted));
+        if !needed && let Some(door) = self.door.take() {
+            close.push(door);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Answers to calls: ours and the dependency's, and their one ending.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Response, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::drain::Phase;
+use crate::forward::{self, AnswerBody, TunnelEnd};
+use crate::model::{Failure, Kind, ServiceName};
+use crate::net::Watch;
+use crate::net::deadline::Deadlines;
+use crate::net::stream::Stream;
+use crate::reply::{self, ReplyContext};
+use crate::telemetry::record::{Record, RecordedFailure};
+use crate::trace::{REQUEST_ID, RequestId};
+use crate::upstream::cluster::Pick;
+use crate::upstream::h1::Switched;
+use crate::upstream::{UpstreamBody, UpstreamError, UpstreamResponse};
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Methods that may be called with: everything but `CONNECT` and `TRACE`.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What of a request shapes an answer of ours.
+pub(super) struct Shape {
+    grpc: bool,
+    head: bool,
+    pub(super) http1: bool,
+    /// The connection cannot go on after an answer of ours.
+    unread: bool,
+}
+
+impl Shape {
+    pub(super) fn of(parts: &Parts, body: &Incoming) -> Self {
+        let http1 = parts.version < Version::HTTP_2;
+        Self {
+            grpc: reply::is_grpc(&parts.headers),
+            head: parts.method == Method::HEAD,
+            http1,
+            unread: http1 && !body.is_end_stream(),
+        }
+    }
+}
+
+/// Where a call leaves a protocol switch for its connection to run.
+pub type CallTunnelSlot = Rc<RefCell<Option<CallTunnel>>>;
+
+/// What happens to the app's connection once the answer is out.
+pub struct CallEnding {
+    /// Told when the last byte was handed over.
+    pub watch: Rc<Watch>,
+    /// This is the last response of the connection.
+    pub close: bool,
+    pub tunnel: CallTunnelSlot,
+}
+
+/// A switch both sides have agreed to.
+pub struct CallTunnel {
+    switched: Switched,
+    record: Record,
+    /// Keeps the address's count of requests in flight.
+    _pick: Option<Pick>,
+    idle: Duration,
+}
+
+impl CallTunnel {
+    /// Copies until both sides are done, idle for too long, or drained.
+    pub async fn run(
+        self,
+        app: Stream,
+        leftover: Bytes,
+        deadlines: &Deadlines,
+        phase: &Cell<Phase>,
+    ) {
+        let Self {
+            switched,
+            mut record,
+            _pick: pick,
+            idle,
+        } = self;
+        let end = forward::tunnel(app, leftover, switched, idle, deadlines, phase).await;
+        if let TunnelEnd::Broken(error) = end {
+            tracing::debug!(%error, "a tunnel broke off");
+        }
+        record.completed();
+        drop(pick);
+    }
+}
+
+/// The answer to a call that failed. `next_hop` names whom it was for, so that
+/// a caller behind the app can tell that it was not the app's own sidecar that
+/// could not be reached (RFC 9209 §2.1.2).
+pub(super) fn refuse(
+    service: Option<&ServiceName>,
+    next_hop: Option<&str>,
+    failure: Failure,
+    shape: &Shape,
+    record: Option<&mut Record>,
+    id: &RequestId,
+) -> Response<AnswerBody> {
+    let facts = reply::facts(failure.kind);
+    let mut context = ReplyContext::door(id.as_str());
+    context.service = service;
+    context.allow = METHODS;
+    context.grpc = shape.grpc;
+    context.head = shape.head;
+    context.trace_id = record
+        .as_ref()
+        .and_then(|record| record.trace_id.as_deref());
+    let mut response = reply::problem(failure.kind, &context).map(AnswerBody::Whole);
+    let headers = response.headers_mut();
+    if let Some(next_hop) = next_hop {
+        let status = reply::proxy_status(service, failure.kind);
+        if let Ok(status) = HeaderValue::from_str(&format!("{status}; next-hop=\"{next_hop}\"")) {
+            headers.insert(PROXY_STATUS, status);
+        }
+    }
+    if shape.unread || (shape.http1 && failure.kind == Kind::BadRequest) {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(record) = record {
+        record.failed(RecordedFailure {
+            cause: facts.cause,
+            level: facts.level,
+            status: facts.status,
+            detail: failure.detail,
+        });
+    }
+    response
+}
+
+/// The dependency's answer, cleaned of what belongs to its connection.
+pub(super) fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
+    let UpstreamResponse {
+        status,
+        mut headers,
+        body,
+        ..
+    } = response;
+    forward::strip_response(&mut headers);
+    let mut response = Response::new(AnswerBody::Upstream(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A 101, relayed only when it switches to what was asked for (UPG-2).
+pub(super) fn relay_switch(
+    response: UpstreamResponse,
+    asked: &[u8],
+) -> Result<(Response<AnswerBody>, Switched), Failure> {
+    let failed = |detail: &'static str| Failure::because(Kind::UpgradeFailed, detail);
+    let UpstreamResponse {
+        status,
+        mut headers,
+        body,
+        ..
+    } = response;
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let (Some(protocol), None) = (protocols.next().cloned(), protocols.next()) else {
+        return Err(failed("101 without exactly one Upgrade"));
+    };
+    if !protocol.as_bytes().eq_ignore_ascii_case(asked) {
+        return Err(failed("101 to a protocol that was not asked for"));
+    }
+    forward::strip_response(&mut headers);
+    let switched = match body {
+        UpstreamBody::Http1(body) => body.into_switched(),
+        UpstreamBody::Http2(_) => None,
+    };
+    let switched = switched.ok_or_else(|| failed("the connection is gone"))?;
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, protocol);
+    let mut answer = Response::new(AnswerBody::Whole(Bytes::new()));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    Ok((answer, switched))
+}
+
+/// What a call gathered on its way, besides its record.
+#[derive(Default)]
+pub(super) struct Passage {
+    pub(super) pick: Option<Pick>,
+    pub(super) switched: Option<Switched>,
+    /// How long a tunnel may be silent.
+    pub(super) idle: Duration,
+}
+
+/// Ties the record to the end of the body.
+pub(super) fn finish(
+    mut response: Response<AnswerBody>,
+    mut record: Option<Record>,
+    passage: Passage,
+    http1: bool,
+    id: &RequestId,
+    ending: CallEnding,
+) -> Response<CallBody> {
+    let Passage {
+        mut pick,
+        switched,
+        idle,
+    } = passage;
+    if let Some(record) = &mut record {
+        record.answered(response.status().as_u16());
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.value().clone());
+    if ending.close && http1 && switched.is_none() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(switched) = switched
+        && let Some(record) = record.take()
+    {
+        ending.tunnel.replace(Some(CallTunnel {
+            switched,
+            record,
+            _pick: pick.take(),
+            idle,
+        }));
+    }
+    response.map(|body| CallBody {
+        body,
+        record,
+        _pick: pick,
+        watch: ending.watch,
+    })
+}
+
+/// A response body whose end, failure or disappearance is recorded.
+pub struct CallBody {
+    body: AnswerBody,
+    /// `None` where a tunnel has taken it.
+    record: Option<Record>,
+    _pick: Option<Pick>,
+    watch: Rc<Watch>,
+}
+
+impl Body for CallBody {
+    type Data = Bytes;
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let this = self.get_mut();
+        let frame = Pin::new(&mut this.body).poll_frame(context);
+        let Some(record) = &mut this.record else {
+            return frame;
+        };
+        match &frame {
+            Poll::Ready(Some(Err(error))) => {
+                let facts = reply::facts(error.kind);
+                record.failed(RecordedFailure {
+                    cause: facts.cause,
+                    level: facts.level,
+                    status: facts.status,
+                    detail: error.detail.clone().into(),
+                });
+            }
+            Poll::Ready(None) => record.completed(),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for CallBody {
+    fn drop(&mut self) {
+        // hyper does not poll a body for its end once it says that it is there.
+        if self.body.is_end_stream()
+            && let Some(record) = &mut self.record
+        {
+            record.completed();
+        }
+        self.watch.request_ended();
+    }
+}

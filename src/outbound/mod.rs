@@ -1,0 +1,219 @@
+//! The app's door: calls to other services, by name, through this machine.
+//!
+//! `localPort` listeners stand for one dependency of one service; the shared
+//! door takes the name from the target, a header or `Host`, and serves as HTTP
+//! proxy. Either way `target` finds a declared dependency or refuses; then
+//! the request is cleaned, given its trace and the caller's credential
+//! (`credential`), and sent (`send`) to one of the dependency's addresses.
+
+mod answer;
+mod credential;
+mod directory;
+mod send;
+mod target;
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use http::header::{HOST, PROXY_AUTHORIZATION, TE};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+
+use crate::forward::{self, AnswerBody};
+use crate::model::{Failure, Kind};
+use crate::reply;
+use crate::telemetry::record::Record;
+use crate::trace::{self, REQUEST_ID};
+use crate::upstream::RequestBody;
+use crate::upstream::h1::{Framing, RequestHead};
+
+pub use answer::{CallBody, CallEnding, CallTunnel, CallTunnelSlot};
+pub use directory::{Caller, CallerParts, Directory, Route};
+
+use answer::{Passage, Shape};
+use directory::Found;
+use send::Unsent;
+
+/// By which listener a call comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// The port of the dependency with this `localPort`, of the service in
+    /// this slot.
+    LocalPort { slot: u32, port: u16 },
+    /// The shared door, on this port.
+    Door { port: u16 },
+}
+
+/// Serves the calls of one connection.
+pub struct Door {
+    directory: Rc<Directory>,
+    entry: Entry,
+    peer: IpAddr,
+}
+
+impl Door {
+    /// `directory` is the one in force as the call begins.
+    pub fn new(directory: Rc<Directory>, entry: Entry, peer: IpAddr) -> Self {
+        Self {
+            directory,
+            entry,
+            peer,
+        }
+    }
+
+    /// One call to its answer. Never fails: what goes wrong is an answer too,
+    /// and a panic ends this call alone.
+    pub async fn handle(
+        self,
+        request: Request<Incoming>,
+        ending: CallEnding,
+    ) -> Response<CallBody> {
+        let (parts, body) = request.into_parts();
+        let id = trace::request_id(&parts.headers, &self.directory.parts.ids);
+        let shape = Shape::of(&parts, &body);
+        let found = target::find(&self.directory, self.entry, &parts);
+        let recorder = match &found {
+            Ok(found) => Some(Rc::clone(&found.route.recorder)),
+            Err(_) => self.directory.strangers(self.slot()),
+        };
+        let peer = self.peer.to_canonical();
+        let mut record =
+            recorder.map(|recorder| Record::begin(recorder, parts.method.clone(), peer));
+        if let Some(record) = &mut record {
+            record.request_id = Some(id.value().clone());
+            record.target = parts.uri.path_and_query().cloned();
+        }
+        let mut passage = Passage::default();
+        let (service, next_hop) = match &found {
+            Ok(found) => (
+                Some(found.caller.service.name.clone()),
+                Some(Rc::clone(&found.route)),
+            ),
+            Err(_) => (None, None),
+        };
+        let outcome = match (found, &mut record) {
+            (Ok(found), Some(record)) => {
+                let walk = self.walk(found, parts, body, record, &mut passage);
+                // A record of a panicked call is only read.
+                let walk = std::panic::AssertUnwindSafe(walk).catch_unwind().await;
+                walk.unwrap_or_else(|_| Err(Failure::because(Kind::Internal, "a panic was caught")))
+            }
+            (Ok(_), None) => Err(Failure::new(Kind::UnknownService)),
+            (Err(failure), _) => Err(failure),
+        };
+        let response = outcome.unwrap_or_else(|failure| {
+            let next_hop = next_hop.as_ref().map(|route| &*route.dependency.bare_name);
+            answer::refuse(
+                service.as_ref(),
+                next_hop,
+                failure,
+                &shape,
+                record.as_mut(),
+                &id,
+            )
+        });
+        answer::finish(response, record, passage, shape.http1, &id, ending)
+    }
+
+    fn slot(&self) -> Option<u32> {
+        match self.entry {
+            Entry::LocalPort { slot, .. } => Some(slot),
+            Entry::Door { .. } => None,
+        }
+    }
+
+    async fn walk(
+        &self,
+        found: Found,
+        parts: Parts,
+        body: Incoming,
+        record: &mut Record,
+        passage: &mut Passage,
+    ) -> Result<Response<AnswerBody>, Failure> {
+        forward::check_framing(&parts)?;
+        let (head, body) = self.prepare(&found, parts, body, record, passage)?;
+        let upgrade = head.upgrade.clone();
+        record.upstream_begins();
+        let shard = record.shard().clone();
+        let sent = send::send(&found.route, head, body, |reason| shard.retry(reason)).await;
+        let sent = sent.map_err(|Unsent { error, attempt }| {
+            record.upstream.address = error.address.clone();
+            record.upstream.reused = error.reused;
+            record.upstream.attempt = attempt;
+            Failure::from(&error)
+        })?;
+        record.upstream.address = Some(std::sync::Arc::clone(&sent.response.address));
+        record.upstream.attempt = sent.attempt;
+        record.upstream.reused = sent.response.reused;
+        passage.pick = Some(sent.pick);
+        match upgrade {
+            Some(asked) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
+                let (answer, switched) = answer::relay_switch(sent.response, &asked)?;
+                passage.switched = Some(switched);
+                Ok(answer)
+            }
+            _ => Ok(answer::relay(sent.response)),
+        }
+    }
+
+    /// The request as the dependency is to see it (HOP-3): hop-by-hop and
+    /// reserved fields go, ours are set last.
+    fn prepare(
+        &self,
+        found: &Found,
+        mut parts: Parts,
+        body: Incoming,
+        record: &mut Record,
+        passage: &mut Passage,
+    ) -> Result<(RequestHead, RequestBody), Failure> {
+        let ready = found.caller.ready();
+        let ready = ready.ok_or_else(|| Failure::new(Kind::ConfigInvalid))?;
+        let shared = &self.directory.parts;
+        let grpc = parts.version == Version::HTTP_2 && reply::is_grpc(&parts.headers);
+        let headers = &mut parts.headers;
+        shared.reserved.strip(headers);
+        let asked = forward::strip_request(headers)?;
+        headers.remove(PROXY_AUTHORIZATION);
+        headers.remove(HOST);
+        if let Some(tracing) = &ready.spec.tracing {
+            let mut context = trace::Context::read(headers, &shared.ids)
+                .of_call(&ready.trace_name)
+                .map_err(|error| Failure::because(Kind::Loop, error.to_string()))?;
+            context.follow(tracing);
+            context.write(headers, &tracing.propagate);
+            record.trace_id = Some(context.shared_trace_id());
+        }
+        if let Some(id) = &record.request_id {
+            headers.insert(REQUEST_ID, id.clone());
+        }
+        if asked.accepts_trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        credential::attach(headers, found);
+        let framing = forward::onward_framing(headers, &body);
+        let upgrade = asked
+            .upgrade
+            .as_ref()
+            .filter(|_| parts.version == Version::HTTP_11 && framing == Framing::None)
+            .and_then(|offered| forward::allowed_upgrade(&ready.spec.upgrades, offered));
+        passage.idle = ready.spec.limits.upgrade_idle_timeout;
+        let spec = &found.route.dependency.spec;
+        let head = RequestHead {
+            http2: spec.speaks_http2(grpc, upgrade.is_some()),
+            method: parts.method,
+            target: forward::onward_target(&parts.uri),
+            headers: parts.headers,
+            framing,
+            upgrade,
+        };
+        let body = match framing {
+            Framing::None => RequestBody::empty(),
+            Framing::Length(_) | Framing::Chunked => {
+                RequestBody::client(body, None, Some(Rc::clone(&shared.trailer_filter)))
+            }
+        };
+        Ok((head, body))
+    }
+}
