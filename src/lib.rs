@@ -40,11 +40,12 @@
 //! | 2 | [`config`] | files and environment to specs, with every problem at once |
 //! | 2 | [`trace`] | trace context and request ids |
 //! | 3 | [`net`] | binding, accepting, connections, deadlines, the cold client |
-//! | 4 | [`upstream`] | the data path's client: pools, the HTTP/1.1 codec, HTTP/2, monitors |
+//! | 4 | [`upstream`] | the data path's client: pools, the HTTP/1.1 codec, HTTP/2, clusters, monitors |
 //! | 5 | [`auth`] | rules, strategies, identity |
 //! | 5 | [`forward`] | header hygiene, sending with safe retries, tunnels |
 //! | 6 | [`snapshot`] | what is published, status, admin commands |
 //! | 7 | [`inbound`] | the public door |
+//! | 7 | [`outbound`] | the doors apps call others through |
 //! | 7 | [`admin`] | the observe and admin doors |
 //! | 8 | [`worker`] | data threads, their ports and sites |
 //! | 9 | [`control`] | discover, compile, prepare, publish |
@@ -60,6 +61,15 @@
 //! app → [`forward::send`] → [`upstream`] → response headers cleaned → the body
 //! streams, and with its end the record closes. Any `Err` becomes an answer in
 //! `inbound::answer`.
+//!
+//! # A call
+//!
+//! The other direction: `worker::exit` accepts on a dependency's `localPort` or
+//! on the shared door → [`outbound::Door::handle`]: a declared dependency is
+//! found or the call refused → cleaned, traced, given the caller's credential →
+//! `upstream::cluster` asks the breaker and picks an address → attempts → the
+//! body streams, and with its end the record closes. Names are looked up on the
+//! control runtime (`Cluster::follow`), never on a worker.
 //!
 //! # A change
 //!

@@ -34,7 +34,8 @@ pub(super) fn find(directory: &Directory, entry: Entry, parts: &Parts) -> Result
         Entry::LocalPort { slot, port } => {
             let found = directory.by_port(slot, port).ok_or_else(unknown)?;
             let strict = directory.settings.outbound.strict || asked.proxied;
-            if strict && !is_for(&asked, &found.route.dependency) {
+            let elsewhere = asked.proxied && asked.port.is_some_and(|asked| !is_own(asked, port));
+            if elsewhere || (strict && !is_for(&asked, &found.route.dependency)) {
                 return Err(match asked.proxied {
                     true => unknown(),
                     false => Failure::because(Kind::Misdirected, "a Host from elsewhere"),
@@ -62,11 +63,16 @@ fn at_door(
         let own = is_for(asked, &found.route.dependency);
         return if own { Ok(found) } else { Err(unknown()) };
     }
-    let own_port = |port: u16| port == 80 || (port == door_port && !asked.proxied);
-    if asked.port.is_some_and(|port| !own_port(port)) || asked.name.contains('/') {
+    if asked.port.is_some_and(|port| !is_own(port, door_port)) {
         return Err(unknown());
     }
     directory.by_name(asked.name).ok_or_else(unknown)
+}
+
+/// Ports a name may be given with: HTTP's own, and that of the door itself, as
+/// clients for whom the name resolves to this machine write it.
+fn is_own(port: u16, door_port: u16) -> bool {
+    port == 80 || port == door_port
 }
 
 /// A page must not use what listens on its user's machine.

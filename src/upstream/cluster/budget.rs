@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 
-/// Earned by each request.
-const SHARE: f64 = 0.2;
-/// At the start, so that a call now and then is retried too.
-const FIRST: f64 = 1.0;
+/// Earned by each request: with what is lent at the start never more than a fifth
+/// of a hundred calls.
+const SHARE: f64 = 0.19;
+/// Lent at the start: the first call of all may be repeated.
+const FIRST: f64 = 0.81;
 /// Saved up at most: a burst of failures is not answered by a burst of retries.
 const MOST: f64 = 10.0;
 
@@ -33,7 +34,7 @@ impl RetryBudget {
     /// Whether one retry may be made; it is taken off.
     pub fn spend(&self) -> bool {
         let left = self.saved.get() - 1.0;
-        // Five times a fifth is a hair less than one.
+        // Sums of fractions may be a hair less than one.
         let enough = left > -1e-9;
         if enough {
             self.saved.set(left.max(0.0));
@@ -54,7 +55,7 @@ mod tests {
             budget.earn();
             retries += u32::from(budget.spend());
         }
-        assert!((200..=201).contains(&retries), "{retries}");
+        assert!((185..=200).contains(&retries), "{retries}");
         for _ in 0..1000 {
             budget.earn();
         }

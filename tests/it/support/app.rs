@@ -136,8 +136,12 @@ impl App {
 
     /// Starts on this port of loopback.
     pub(crate) fn start_on(port: u16, script: impl Script) -> Self {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the app's port is free");
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), script)
+    }
+
+    /// Starts on this address of loopback.
+    pub(crate) fn start_at(address: SocketAddr, script: impl Script) -> Self {
+        let listener = TcpListener::bind(address).expect("the app's address is free");
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");

@@ -66,6 +66,19 @@ impl Wrapper {
         wrapper.works().then_some(wrapper)
     }
 
+    /// These files in the place of `/etc/hosts` and `/etc/resolv.conf`; written
+    /// to in place, they change what names mean.
+    pub(crate) fn own_names(hosts: &Path, resolver: &Path) -> Option<Self> {
+        let script = format!(
+            "mount --bind {} /etc/hosts && mount --bind {} /etc/resolv.conf",
+            hosts.display(),
+            resolver.display()
+        );
+        let prefix = ["unshare", "--user", "--map-root-user", "--mount"];
+        let wrapper = Self::shell(&prefix, &script);
+        wrapper.works().then_some(wrapper)
+    }
+
     /// A user without rights.
     pub(crate) fn nobody() -> Option<Self> {
         let words = [

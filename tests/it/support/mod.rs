@@ -14,6 +14,7 @@ pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod runtimes;
 pub(crate) mod scripts;
 pub(crate) mod seed;
 pub(crate) mod shim;
