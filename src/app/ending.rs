@@ -53,6 +53,10 @@ pub(super) async fn drain(
             // A worker that is gone has nothing left to drain.
             let _ = ended.await;
         }
+        // The doors for calls to others stay until nobody calls (SPEC §11).
+        while calls_others(house) && !apps_are_gone(house).await {
+            sleep(LOOK).await;
+        }
     };
     let hurrying = async {
         nothing_to_wait_for(house).await;
@@ -85,6 +89,15 @@ fn is_idle(house: &House) -> bool {
     let snapshot = house.current.load();
     let mut services = snapshot.services.values();
     services.all(|service| service.in_flight.held() == 0)
+}
+
+fn calls_others(house: &House) -> bool {
+    let snapshot = house.current.load();
+    let mut ready = snapshot
+        .services
+        .values()
+        .filter_map(|service| service.as_ready());
+    ready.any(|ready| !ready.dependencies.is_empty())
 }
 
 async fn apps_are_gone(house: &House) -> bool {

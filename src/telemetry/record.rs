@@ -89,6 +89,7 @@ impl Recorder {
             cause: refusal.cause,
             status: refusal.status,
             detail: &refusal.detail,
+            dependency: None,
             upstream_address: None,
             attempt: 0,
             reused: false,

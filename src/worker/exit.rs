@@ -37,12 +37,13 @@ pub(super) struct Exit {
 }
 
 impl Exit {
-    /// Begins to accept.
+    /// Begins to accept. `broken` is cancelled should that fail.
     pub(super) fn open(
         listener: OpenListener,
         entry: Entry,
         callers: Callers,
         deadlines: Deadlines,
+        broken: CancellationToken,
     ) -> Rc<Self> {
         let limits = Limits::default();
         let exit = Rc::new(Self {
@@ -58,10 +59,14 @@ impl Exit {
         let serving = Rc::clone(&exit);
         let serve = Rc::new(move |stream, peer| serving.accepted(stream, peer));
         let closed = exit.closed.clone();
+        // Tells the worker when accepting ends untold, by a panic too.
+        let guard = broken.drop_guard();
         // Ends when the exit is retired, or with the worker.
         tokio::task::spawn_local(async move {
             if let Err(error) = net::accept_loop(listener.socket, closed, serve).await {
                 tracing::error!(%error, "a listener failed");
+            } else {
+                guard.disarm();
             }
         });
         exit
@@ -142,7 +147,7 @@ async fn end(end: End, stream: Stream) {
             net::answer_and_close(stream, &reply::raw(Kind::ClientTimeout, None)).await;
         }
         End::Stalled(Stalled::Idle) => {}
-        End::Stalled(Stalled::Write) | End::Cut => stream.reset_on_close(),
+        End::Stalled(Stalled::Write) | End::Flooded | End::Cut => stream.reset_on_close(),
         End::Broken(error) => {
             tracing::debug!(%error, "a connection broke off");
             stream.reset_on_close();
@@ -178,10 +183,10 @@ impl Calling {
         self.watch.multiplexes();
         let calling = Rc::new(self);
         let calls = Rc::clone(&calling);
-        let service = service_fn(move |request| {
+        let service = move |request| {
             let calling = Rc::clone(&calls);
-            Box::pin(async move { calling.call(request).await })
-        });
+            async move { calling.call(request).await }
+        };
         let (limits, phase) = (calling.exit.settings.h2, &calling.exit.phase);
         let ended = net::serve_http2(io, &calling.watch, limits, phase, service).await;
         if let End::Broken(error) = ended {

@@ -266,7 +266,13 @@ impl Worker {
 
     fn open_exit(&mut self, listener: OpenListener, entry: Entry) {
         let (id, deadlines) = (listener.id, self.parts.deadlines.clone());
-        let exit = Exit::open(listener, entry, Rc::clone(&self.callers), deadlines);
+        let exit = Exit::open(
+            listener,
+            entry,
+            Rc::clone(&self.callers),
+            deadlines,
+            self.broken.clone(),
+        );
         self.exits.insert(id, exit);
     }
 

@@ -29,6 +29,7 @@ mod never_weaker;
 mod outbound_balance;
 mod outbound_breaker;
 mod outbound_clients;
+mod outbound_drain;
 mod outbound_names;
 mod outbound_refusals;
 mod protocol;
