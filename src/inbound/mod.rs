@@ -134,11 +134,7 @@ impl Door {
         };
         let mut arrival = self.arrive(ready, parts, body, record)?;
         ready.reserved.strip(&mut arrival.parts.headers);
-        if ready.spec.tracing.is_some() {
-            let context = trace::Context::read(&arrival.parts.headers, &self.local.parts.ids);
-            record.trace_id = Some(context.shared_trace_id());
-            passage.trace = Some(context);
-        }
+        passage.trace = self.read_trace(ready, &arrival, record);
         if let Some(answer) = answer::own_path(ready, &arrival, self.draining) {
             return Ok(answer);
         }
@@ -196,6 +192,19 @@ impl Door {
                 Ok(answer)
             }
         }
+    }
+
+    /// The trace the request is part of, where tracing is on.
+    fn read_trace(
+        &self,
+        ready: &Ready,
+        arrival: &Arrival,
+        record: &mut Record,
+    ) -> Option<trace::Context> {
+        ready.spec.tracing.as_ref()?;
+        let context = trace::Context::read(&arrival.parts.headers, &self.local.parts.ids);
+        record.trace_id = Some(context.shared_trace_id());
+        Some(context)
     }
 
     /// Limits and form: everything that can be said before anybody is asked.
