@@ -98,3 +98,28 @@ fn is_about_the_connection(error: &io::Error) -> bool {
             | io::ErrorKind::Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_queued_is_served_before_the_socket_closes() {
+        let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("bound");
+        let clients: Vec<_> = (0..20)
+            .map(|_| std::net::TcpStream::connect(address).expect("queued"))
+            .collect();
+        let closed = CancellationToken::new();
+        closed.cancel();
+        let served = Rc::new(Cell::new(0));
+        let count = Rc::clone(&served);
+        let serve = Rc::new(move |_, _| count.set(count.get() + 1));
+        accept_loop(listener, closed, serve).await.expect("listens");
+        assert_eq!(served.get(), clients.len());
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
+}

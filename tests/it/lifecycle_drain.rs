@@ -455,3 +455,32 @@ fn half_a_request_counts() {
     let (status, _) = daemon.wait_for_exit(Duration::from_secs(5));
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn what_waits_in_the_accept_queue_is_served() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::ok);
+    let port = free_port();
+    // The app's own queue is short: some connections to it take a second.
+    let file = format!(
+        "port: {port}\nauth: {{strategy: none}}\n\
+         upstream: {{url: 'http://127.0.0.1:{}', connectTimeout: 8s}}\n",
+        app.port()
+    );
+    let tree = Tree::with(&[("shop/cart", &file)]);
+    let shutdown = "shutdown: {accept: 0s, deadline: 10s}";
+    let mut daemon = Setup::new(&tree).process(shutdown).start();
+    // Stopped, it accepts nobody; the kernel completes the connections.
+    daemon.signal("STOP");
+    let mut clients: Vec<Client> = (0..400).map(|_| Client::connect(port).unwrap()).collect();
+    for client in &mut clients {
+        client.send(&Request::get("/").bytes()).unwrap();
+    }
+    daemon.signal("TERM");
+    daemon.signal("CONT");
+    for client in &mut clients {
+        assert_eq!(client.response().unwrap().status, 200);
+    }
+    let (status, _) = daemon.wait_for_exit(SOON);
+    assert_eq!(status.code(), Some(0));
+}
