@@ -18,7 +18,9 @@ use crate::net::files::FoundLimit;
 const NOT_FOUND: u8 = 127;
 /// As shells report a command that cannot be started.
 const NOT_STARTED: u8 = 126;
-/// Secrets that only the sidecar needs, besides `OUTRIGGER_…`.
+/// Secrets that only the sidecar needs, besides `OUTRIGGER_…` and what the
+/// process file names. What a service's file names stays: apps that mint the
+/// tokens their sidecar checks need the same secret.
 const SECRETS: [&str; 2] = ["SERVICE_API_KEY", "SERVICE_JWT_SECRET"];
 /// The administrative login of the database: with a `database` block it is the
 /// sidecar's, and the app gets a login of its own.
@@ -61,8 +63,11 @@ impl Plan {
         let changes = load_process(&options.flags, environment)
             .map(|process| {
                 let tree = control::discover(&process.settings.services_dir);
+                let named = process.variables.clone();
                 let compilation = Compiler::new(process, environment.clone()).compile(&tree);
-                Changes::of(&compilation, environment)
+                let mut changes = Changes::of(&compilation, environment);
+                changes.clear.extend(named);
+                changes
             })
             .unwrap_or_default();
         Some(Self {
@@ -232,10 +237,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let service = folder.path().join("shop/cart");
         std::fs::create_dir_all(&service).expect("folder");
+        let config = folder.path().join("outrigger.yaml");
+        std::fs::write(&config, "admin: {token: '${env:DOOR}'}\n").expect("file");
         std::fs::write(service.join("service.config.yaml"), file).expect("file");
         let options = Options {
             flags: ProcessFlags {
                 services: Some(folder.path().to_path_buf()),
+                config: Some(config),
                 ..ProcessFlags::default()
             },
             environment: Environment::from_pairs(environment.iter().copied()),
@@ -250,7 +258,8 @@ mod tests {
                     - {name: price-list, address: 'p:1', localPort: 4003}\n  \
                     - {name: stock, address: 's:1'}\n";
         let secrets = [
-            ("OUTRIGGER_ADMIN_TOKEN", "mackerel-mackerel"),
+            ("OUTRIGGER_LOG_LEVEL", "info"),
+            ("DOOR", "herring-herring-herring"),
             ("SERVICE_PORT", "3001"),
             ("DATABASE_URL", "postgres://app@db/app"),
         ];
@@ -271,7 +280,8 @@ mod tests {
         assert_eq!(
             clear,
             [
-                "OUTRIGGER_ADMIN_TOKEN",
+                "DOOR",
+                "OUTRIGGER_LOG_LEVEL",
                 "SERVICE_API_KEY",
                 "SERVICE_JWT_SECRET"
             ]

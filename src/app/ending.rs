@@ -54,7 +54,7 @@ pub(super) async fn drain(
             let _ = ended.await;
         }
         // The doors for calls to others stay until nobody calls (SPEC §11).
-        while calls_others(house) && !apps_are_gone(house).await {
+        while calls_others(house) && Instant::now() < deadline && !apps_are_gone(house).await {
             sleep(LOOK).await;
         }
     };

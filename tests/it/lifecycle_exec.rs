@@ -17,19 +17,22 @@ struct Job {
     tree: Tree,
     port: u16,
     app_port: u16,
+    price_port: u16,
 }
 
 impl Job {
     fn new() -> Self {
-        let ports = free_ports(2);
+        let ports = free_ports(3);
         let file = format!(
-            "{}dependencies:\n  - {{name: price-list, address: 'prices:80', localPort: 4003}}\n",
-            open(ports[0], ports[1], 0)
+            "{}dependencies:\n  - {{name: price-list, address: 'prices:80', localPort: {}}}\n",
+            open(ports[0], ports[1], 0),
+            ports[2]
         );
         Self {
             tree: Tree::with(&[("shop/cart", &file)]),
             port: ports[0],
             app_port: ports[1],
+            price_port: ports[2],
         }
     }
 
@@ -68,8 +71,8 @@ fn a_job_runs_beside_its_sidecar_and_gives_its_code() {
         .spawn();
     let (status, output) = daemon.wait_for_exit(SOON);
     assert_eq!(status.code(), Some(7), "{output}");
-    let app = job.app_port;
-    let line = format!("up: {app} {app} http://127.0.0.1:4003 [] kept 512");
+    let (app, price) = (job.app_port, job.price_port);
+    let line = format!("up: {app} {app} http://127.0.0.1:{price} [] kept 512");
     assert!(output.contains(&line), "no `{line}` in\n{output}");
     // Its end is the app's end: nothing to wait for.
     assert!(

@@ -1,6 +1,6 @@
 //! Step one: a file to its raw form and outline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -69,6 +69,7 @@ pub(super) fn parse(
         bounds,
         files,
         read: BTreeMap::new(),
+        variables: BTreeSet::new(),
         problems: Vec::new(),
     };
     resolver.resolve(&mut node, "");

@@ -59,6 +59,9 @@ pub struct LoadedProcess {
     /// The process file and every file it names: a change of one of them is a
     /// reason to load again.
     pub referenced: BTreeSet<PathBuf>,
+    /// Variables the process file names: credentials of the process, as far as
+    /// they are any.
+    pub variables: BTreeSet<String>,
     pub(crate) defaults: Arc<Defaults>,
 }
 
@@ -103,7 +106,13 @@ pub fn load_process(
     let folder = config_dir
         .clone()
         .unwrap_or_else(|| std::path::absolute(".").unwrap_or_default());
-    let mut problems = resolve(&mut node, &folder, (flags, environment), &mut referenced);
+    let mut variables = BTreeSet::new();
+    let mut problems = resolve(
+        &mut node,
+        &folder,
+        (flags, environment),
+        (&mut referenced, &mut variables),
+    );
     let raw: RawProcess = match deserialize(&node) {
         Ok(raw) => raw,
         Err(faults) => {
@@ -141,6 +150,7 @@ pub fn load_process(
         warnings,
         notes,
         referenced,
+        variables,
         defaults: Arc::new(Defaults {
             port_offset: flags.port_offset,
             local_from_flag: !flags.service.is_empty(),
@@ -158,7 +168,7 @@ fn resolve(
     node: &mut Node,
     folder: &Path,
     (flags, environment): (&ProcessFlags, &Environment),
-    referenced: &mut BTreeSet<PathBuf>,
+    (referenced, variables): (&mut BTreeSet<PathBuf>, &mut BTreeSet<String>),
 ) -> Vec<Problem> {
     let mut files = Files::default();
     let mut resolver = Resolver {
@@ -173,10 +183,12 @@ fn resolve(
         bounds: &Bounds::Anywhere,
         files: &mut files,
         read: BTreeMap::new(),
+        variables: BTreeSet::new(),
         problems: Vec::new(),
     };
     resolver.resolve(node, "");
     referenced.extend(resolver.read.into_keys());
+    variables.append(&mut resolver.variables);
     resolver.problems
 }
 

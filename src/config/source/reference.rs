@@ -1,6 +1,6 @@
 //! `${env:NAME}`, `${env:NAME:-default}`, `${file:path}` and `$${`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::files::{Bounds, FileFault, Files, Loaded};
@@ -53,6 +53,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) files: &'a mut Files,
     /// Files that were named, with what reading them gave.
     pub(crate) read: BTreeMap<PathBuf, Loaded>,
+    /// Variables that were named, whether they are set or not.
+    pub(crate) variables: BTreeSet<String>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -149,10 +151,16 @@ impl Resolver<'_> {
         }
     }
 
-    fn variable(&self, name: &str, default: Option<&str>, key: &str) -> Result<String, Unresolved> {
+    fn variable(
+        &mut self,
+        name: &str,
+        default: Option<&str>,
+        key: &str,
+    ) -> Result<String, Unresolved> {
         if !is_variable_name(name) {
             return Err(malformed("not the name of a variable"));
         }
+        self.variables.insert(name.to_owned());
         if self.reader == Reader::Service {
             if name.starts_with("OUTRIGGER_") {
                 return Err(forbidden(
