@@ -71,7 +71,7 @@ impl Following {
             match old.iter().position(same) {
                 Some(index) => old.swap_remove(index),
                 None => Name {
-                    _task: cluster.follow(refresh, Arc::clone(&self.lookups)),
+                    _task: cluster.follow(refresh, Arc::clone(&self.lookups), &self.supervisor),
                     cluster: Arc::clone(cluster),
                     refresh,
                 },
@@ -87,7 +87,9 @@ impl AfterPublish for Following {
         let Some(ready) = service.as_ready() else {
             return;
         };
-        ready.auth.start(&Handle::current(), &service.metrics);
+        ready
+            .auth
+            .start(&Handle::current(), &service.metrics, &self.supervisor);
         self.follow_names(&service.name, ready);
         let known = self.services.get(&service.name);
         if known.is_some_and(|tasks| Arc::ptr_eq(&tasks.app_cell, &ready.health.app)) {

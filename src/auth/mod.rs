@@ -36,6 +36,7 @@ use tokio::runtime::Handle;
 
 use crate::model::{AuthPolicy, AuthReason, Kind, Preflight, Strategy};
 use crate::telemetry::metrics::ServiceMetrics;
+use crate::telemetry::supervise::Supervisor;
 
 pub use api_key::digest_of;
 pub use build::{AuthContext, BuildError};
@@ -86,9 +87,9 @@ impl Authenticator {
     /// control runtime. To be called after publishing; does nothing where there
     /// is nothing to fetch or it was begun before. Dropping the last
     /// authenticator that uses a key set ends its task.
-    pub fn start(&self, runtime: &Handle, metrics: &Arc<ServiceMetrics>) {
+    pub fn start(&self, runtime: &Handle, metrics: &Arc<ServiceMetrics>, supervisor: &Supervisor) {
         if let Some(remote) = self.jwt.as_ref().and_then(Jwt::remote) {
-            remote.start(runtime, metrics);
+            remote.start(runtime, metrics, supervisor);
         }
     }
 

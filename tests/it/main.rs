@@ -15,6 +15,7 @@ mod auth_key_sets;
 mod auth_tokens;
 mod bad_files;
 mod doors;
+mod footprint;
 mod harness;
 mod identity;
 mod lifecycle_drain;

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::{JwksSource, JwtAlgorithm};
 use crate::telemetry::metrics::ServiceMetrics;
+use crate::telemetry::supervise::Supervisor;
 
 use super::jwt::KeySet;
 
@@ -147,11 +148,18 @@ impl RemoteKeySet {
     }
 
     /// Begins fetching on `runtime`; does nothing if it was begun already.
-    pub(super) fn start(&self, runtime: &Handle, metrics: &Arc<ServiceMetrics>) {
+    pub(super) fn start(
+        &self,
+        runtime: &Handle,
+        metrics: &Arc<ServiceMetrics>,
+        supervisor: &Supervisor,
+    ) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
-            let refresh = refresh::run(Arc::clone(&self.shared), Arc::clone(metrics));
-            *task = Some(AbortOnDropHandle::new(runtime.spawn(refresh)));
+            let (shared, metrics) = (Arc::clone(&self.shared), Arc::clone(metrics));
+            let refresh = move || refresh::run(Arc::clone(&shared), Arc::clone(&metrics));
+            let kept = supervisor.clone().keep("key-set", refresh);
+            *task = Some(AbortOnDropHandle::new(runtime.spawn(kept)));
         }
     }
 

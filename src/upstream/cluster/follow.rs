@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Cluster;
 use crate::model::Address;
+use crate::telemetry::supervise::Supervisor;
 
 /// A look-up that takes longer counts as failed.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,6 +30,7 @@ impl Cluster {
         self: &Arc<Self>,
         refresh: Duration,
         lookups: Arc<Semaphore>,
+        supervisor: &Supervisor,
     ) -> Option<AbortOnDropHandle<()>> {
         if self
             .addresses
@@ -38,7 +40,11 @@ impl Cluster {
             return None;
         }
         let cluster = Arc::clone(self);
-        let task = async move { cluster.look_up(refresh, lookups).await };
+        let look_up = move || {
+            let (cluster, lookups) = (Arc::clone(&cluster), Arc::clone(&lookups));
+            async move { cluster.look_up(refresh, lookups).await }
+        };
+        let task = supervisor.clone().keep("names", look_up);
         Some(AbortOnDropHandle::new(tokio::spawn(task)))
     }
 

@@ -26,6 +26,7 @@ pub(crate) const START: Duration = Duration::from_secs(60);
 /// How to start a daemon; made by [`Setup::new`], changed, then started.
 pub(crate) struct Setup {
     folder: PathBuf,
+    binary: String,
     process: String,
     environment: Vec<(String, String)>,
     arguments: Vec<String>,
@@ -45,6 +46,7 @@ impl Setup {
         let doors = free_ports(4);
         Self {
             folder: tree.root().to_owned(),
+            binary: BINARY.to_owned(),
             process: format!(
                 "outbound: {{listen: 127.0.0.1:{}}}\nsql: {{listen: 127.0.0.1:{}}}\n",
                 doors[2], doors[3]
@@ -104,6 +106,12 @@ impl Setup {
         self
     }
 
+    /// Another build of the binary.
+    pub(crate) fn binary(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.binary);
+        self
+    }
+
     /// Another subcommand with its arguments, instead of `run`.
     pub(crate) fn subcommand(mut self, words: &[&str]) -> Self {
         self.arguments = words.iter().map(|word| (*word).to_owned()).collect();
@@ -145,7 +153,7 @@ impl Setup {
         let config = self.folder.join("config");
         std::fs::create_dir_all(&config).expect("the folder is ours");
         std::fs::write(config.join("outrigger.yaml"), settings).expect("the folder is ours");
-        let mut command = self.wrapper.command(BINARY);
+        let mut command = self.wrapper.command(&self.binary);
         command
             .args(&self.arguments)
             .current_dir(&self.folder)

@@ -87,7 +87,8 @@ impl Service {
     }
 
     fn started(self) -> Self {
-        self.authenticator.start(&Handle::current(), &metrics());
+        self.authenticator
+            .start(&Handle::current(), &metrics(), &supervisor());
         self
     }
 
@@ -116,6 +117,13 @@ async fn until(condition: impl Fn() -> bool) {
 fn metrics() -> Arc<ServiceMetrics> {
     let name = crate::model::ServiceName::new("shop", "orders").unwrap();
     crate::telemetry::metrics::Metrics::new(1).service(&name)
+}
+
+fn supervisor() -> crate::telemetry::supervise::Supervisor {
+    use crate::telemetry::readiness::Liveness;
+    let liveness = Liveness::new(HOUR, std::time::Instant::now());
+    let metrics = crate::telemetry::metrics::Metrics::new(1);
+    crate::telemetry::supervise::Supervisor::new(metrics, liveness)
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -295,7 +303,7 @@ async fn the_key_set_outlives_a_change_of_policy_and_its_task_does_not_outlive_i
     assert!(next.is_ready(), "keys are kept");
     let weak = Arc::downgrade(&next.key_set_for_tests().shared);
     drop(service);
-    next.start(&Handle::current(), &metrics());
+    next.start(&Handle::current(), &metrics(), &supervisor());
     assert_eq!(server.served(), 1);
     drop(next);
     until(|| weak.strong_count() == 0).await;
