@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::control::AfterPublish;
 use crate::health::CheckCell;
-use crate::model::{ProcessSettings, ServiceName};
+use crate::model::{ProcessSettings, Requirement, ServiceName};
 use crate::snapshot::{Ready, Service};
 use crate::telemetry::log::{LogHandle, LogSettings};
 use crate::telemetry::metrics::{HealthKind, Metrics};
@@ -94,6 +94,11 @@ impl AfterPublish for Following {
         let known = self.services.get(&service.name);
         if known.is_some_and(|tasks| Arc::ptr_eq(&tasks.app_cell, &ready.health.app)) {
             return;
+        }
+        let auth = &ready.spec.auth;
+        // Where it is not stated, the configuration has warned already.
+        if known.is_none() && auth.explicit && auth.requirement == Requirement::None {
+            tracing::warn!(service = %service.name, "is open, as its file says: no authentication");
         }
         // Without a probe there is no gauge either: it would say "down".
         let monitor = ready.spec.health_check.probe().and_then(|_| {

@@ -6,14 +6,18 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::hop::strip_trailers;
+use super::hop::{Names, strip_trailers};
 use crate::upstream::{UpstreamBody, UpstreamError};
 
 /// An answer: ours, or the upstream's streamed.
 pub enum AnswerBody {
     /// Made here; taken when it is handed over.
     Whole(Bytes),
-    Upstream(UpstreamBody),
+    Upstream {
+        body: UpstreamBody,
+        /// Named by the response's `Connection`: not to come as trailers.
+        named: Names,
+    },
 }
 
 impl Body for AnswerBody {
@@ -27,11 +31,14 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Upstream(body) => {
+            Self::Upstream { body, named } => {
                 let mut frame = ready!(Pin::new(body).poll_frame(context));
                 if let Some(Ok(frame)) = &mut frame
                     && let Some(trailers) = frame.trailers_mut()
                 {
+                    for name in &*named {
+                        trailers.remove(name);
+                    }
                     strip_trailers(trailers);
                 }
                 Poll::Ready(frame)
@@ -42,14 +49,14 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Upstream(body) => body.is_end_stream(),
+            Self::Upstream { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Upstream(body) => body.size_hint(),
+            Self::Upstream { body, .. } => body.size_hint(),
         }
     }
 }

@@ -117,7 +117,8 @@ pub fn write_forwarding(
     }
 }
 
-fn is_forwarding(name: &HeaderName) -> bool {
+/// Whether a field speaks of the client's side, in any spelling.
+pub(super) fn is_forwarding(name: &HeaderName) -> bool {
     let text = name.as_str().as_bytes();
     if *name == header::FORWARDED {
         return true;

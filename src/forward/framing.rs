@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -45,12 +46,14 @@ pub fn onward_framing(headers: &mut HeaderMap, body: &Incoming) -> Framing {
     }
 }
 
-/// Path and query as received.
+/// Path and query as received; an absolute target without a path has `/`
+/// (RFC 9112 §3.2.1).
 pub fn onward_target(uri: &Uri) -> Bytes {
-    uri.path_and_query().map_or_else(
-        || Bytes::from_static(b"/"),
-        |target| Bytes::copy_from_slice(target.as_str().as_bytes()),
-    )
+    match uri.path_and_query().map(PathAndQuery::as_str) {
+        None => Bytes::from_static(b"/"),
+        Some(query) if query.starts_with('?') => Bytes::from(format!("/{query}")),
+        Some(target) => Bytes::copy_from_slice(target.as_bytes()),
+    }
 }
 
 /// The first offered protocol that may pass (UPG-1). `h2c` never does.

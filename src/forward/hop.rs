@@ -1,10 +1,15 @@
 //! What belongs to one hop and must not pass (RFC 9110 §7.6.1).
 
+use std::rc::Rc;
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::reserved::remove_where;
+use super::client::is_forwarding;
+use super::reserved::{Reserved, remove_where};
 use crate::model::{Failure, Kind};
+use crate::upstream::TrailerFilter;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -17,6 +22,8 @@ pub struct HopRequest {
     pub accepts_trailers: bool,
     /// The tokens of `Upgrade`, when `Connection` names it.
     pub upgrade: Option<HeaderValue>,
+    /// Fields announced by `Trailer` and not named by `Connection`.
+    pub trailers: Names,
 }
 
 /// Removes the hop-by-hop fields of a request (HOP-1, HOP-2).
@@ -44,16 +51,57 @@ pub fn strip_request(headers: &mut HeaderMap) -> Result<HopRequest, Failure> {
     if named.contains(&header::UPGRADE) {
         asked.upgrade = headers.get(header::UPGRADE).cloned();
     }
+    asked.trailers = announced(headers, &named);
     strip(headers, &named);
     // Answered by us once the body is wanted (RFC 9110 §10.1.1).
     headers.remove(header::EXPECT);
     Ok(asked)
 }
 
-/// Removes the hop-by-hop fields of a response.
-pub fn strip_response(headers: &mut HeaderMap) {
+/// Removes the hop-by-hop fields of a response; returns what `Connection`
+/// named, which may not come as a trailer either.
+pub fn strip_response(headers: &mut HeaderMap) -> Names {
     let named = named_by_connection(headers);
     strip(headers, &named);
+    named
+}
+
+/// Which trailers of a request may pass.
+pub enum TrailerRule {
+    /// HTTP/2: there is no `Connection` that could name one.
+    AnyName,
+    /// HTTP/1: these.
+    Announced(Names),
+}
+
+/// Cleans the trailers of a request: they follow the rules of headers (HOP-1,
+/// HOP-2, ID-1), and may say nothing about framing, routing, credentials or
+/// the client's address (RFC 9110 §6.5.1).
+pub fn trailer_filter(reserved: Arc<Reserved>, rule: TrailerRule) -> TrailerFilter {
+    Rc::new(move |trailers| {
+        if let TrailerRule::Announced(names) = &rule {
+            remove_where(trailers, |name| !names.contains(name));
+        }
+        remove_where(trailers, |name| {
+            reserved.contains(name) || is_forwarding(name) || is_credential(name)
+        });
+        strip_trailers(trailers);
+    })
+}
+
+fn is_credential(name: &HeaderName) -> bool {
+    *name == header::AUTHORIZATION || *name == header::COOKIE || name.as_str() == "x-api-key"
+}
+
+/// The names in `Trailer`, without those in `named`.
+fn announced(headers: &HeaderMap, named: &Names) -> Names {
+    headers
+        .get_all(header::TRAILER)
+        .iter()
+        .flat_map(tokens)
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| !named.contains(name))
+        .collect()
 }
 
 /// Removes from decoded trailers what may not stand there: hop-by-hop and
@@ -86,7 +134,8 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
         || *name == HTTP2_SETTINGS
 }
 
-type Names = SmallVec<[HeaderName; 2]>;
+/// Field names of one request.
+pub type Names = SmallVec<[HeaderName; 2]>;
 
 /// Every field that any `Connection` line names. Tokens that are no field name
 /// name nothing.
@@ -137,6 +186,29 @@ mod tests {
         let asked = strip_request(&mut map).expect("legal");
         assert!(asked.accepts_trailers);
         assert_eq!(map, headers(&[("x-c", "3")]));
+    }
+
+    #[test]
+    fn trailers_pass_when_announced_and_harmless() {
+        let mut map = headers(&[
+            ("connection", "x-named"),
+            (
+                "trailer",
+                "x-sum, x-named, x-auth-subject, authorization, x_forwarded_for",
+            ),
+        ]);
+        let asked = strip_request(&mut map).expect("legal");
+        let mut trailers = headers(&[
+            ("x-sum", "1"),
+            ("x-named", "1"),
+            ("x-auth-subject", "1"),
+            ("authorization", "1"),
+            ("x_forwarded_for", "1"),
+            ("x-unannounced", "1"),
+        ]);
+        let reserved = Arc::new(Reserved::new([]));
+        trailer_filter(reserved, TrailerRule::Announced(asked.trailers))(&mut trailers);
+        assert_eq!(trailers, headers(&[("x-sum", "1")]));
     }
 
     #[test]

@@ -11,7 +11,9 @@ mod tunnel;
 pub use body::AnswerBody;
 pub use client::{Client, write_forwarding};
 pub use framing::{allowed_upgrade, check_framing, onward_framing, onward_target};
-pub use hop::{HopRequest, strip_request, strip_response, strip_trailers};
+pub use hop::{
+    HopRequest, Names, TrailerRule, strip_request, strip_response, strip_trailers, trailer_filter,
+};
 pub use reserved::Reserved;
 pub use send::{Sent, send};
 pub use tunnel::{TunnelEnd, tunnel};

@@ -13,8 +13,8 @@ const ALWAYS: [&str; 5] = [
 ];
 /// Reserved as a family.
 const PREFIX: &[u8] = b"x-outrigger-";
-/// Folding buffer; no reserved name is longer.
-const MAX_NAME_BYTES: usize = 128;
+/// Longer names are folded on the heap.
+const FOLDED_ON_STACK: usize = 64;
 
 /// Tells reserved header names however they are spelled: names are compared
 /// with case and every byte that is no letter or digit folded to `-`, because
@@ -51,18 +51,12 @@ impl Reserved {
         if self.lengths & length_bit(name.len()) == 0 && !may_have_prefix {
             return false;
         }
-        let mut folded = [0_u8; MAX_NAME_BYTES];
-        let prefix = name.len().min(MAX_NAME_BYTES);
-        for (to, from) in folded.iter_mut().zip(name) {
-            *to = fold(*from);
-        }
-        let folded = folded.get(..prefix).unwrap_or_default();
+        let folded: SmallVec<[u8; FOLDED_ON_STACK]> = name.iter().copied().map(fold).collect();
         folded.starts_with(PREFIX)
-            || (name.len() <= MAX_NAME_BYTES
-                && self
-                    .names
-                    .binary_search_by(|known| (**known).cmp(folded))
-                    .is_ok())
+            || self
+                .names
+                .binary_search_by(|known| (**known).cmp(&folded[..]))
+                .is_ok()
     }
 
     /// Removes every reserved field.
@@ -135,6 +129,16 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a legal name");
             assert!(!reserved().contains(&name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_long_name_is_reserved_like_any_other() {
+        let long = format!("x-{}", "a".repeat(140));
+        let name = HeaderName::from_bytes(long.as_bytes()).expect("a legal name");
+        let reserved = Reserved::new([&name]);
+        let folded = HeaderName::from_bytes(long.replace('-', "_").as_bytes()).expect("legal");
+        assert!(reserved.contains(&name));
+        assert!(reserved.contains(&folded));
     }
 
     proptest! {

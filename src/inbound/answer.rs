@@ -171,8 +171,8 @@ pub(super) fn own_path(
 
 /// The app's answer, cleaned of what belongs to its connection.
 pub(super) fn relay(mut response: UpstreamResponse) -> Response<AnswerBody> {
-    forward::strip_response(&mut response.headers);
-    streamed(response)
+    let named = forward::strip_response(&mut response.headers);
+    streamed(response, named)
 }
 
 /// The app's 101, relayed only when it switches to what was asked for (UPG-2).

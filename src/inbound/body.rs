@@ -69,19 +69,18 @@ impl RecordedBody {
         if let Some(error) = self.failure.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match std::mem::replace(&mut self.peeked, Peeked::Nothing) {
-            Peeked::Nothing => {}
-            Peeked::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
-            Peeked::End => {
-                self.peeked = Peeked::End;
-                return Poll::Ready(None);
-            }
-        }
         // A body that panicked is not polled again: the error ends it.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(any(test, feature = "fault-injection"))]
             crate::telemetry::fault::in_body(self.faulty);
-            Pin::new(&mut self.body).poll_frame(context)
+            match std::mem::replace(&mut self.peeked, Peeked::Nothing) {
+                Peeked::Nothing => Pin::new(&mut self.body).poll_frame(context),
+                Peeked::Frame(frame) => Poll::Ready(Some(Ok(frame))),
+                Peeked::End => {
+                    self.peeked = Peeked::End;
+                    Poll::Ready(None)
+                }
+            }
         }));
         let polled = polled.unwrap_or_else(|_| {
             self.parts.metrics.task_panic("request");

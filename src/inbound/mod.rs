@@ -11,6 +11,7 @@ mod site;
 mod target;
 mod tunnel;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::auth::{Allowed, Call};
-use crate::forward::{self, AnswerBody, Client};
+use crate::forward::{self, AnswerBody, Client, Names};
 use crate::model::{Failure, Kind, is_private};
 use crate::snapshot::Ready;
 #[cfg(any(test, feature = "fault-injection"))]
@@ -30,7 +31,7 @@ use crate::telemetry::fault;
 use crate::telemetry::metrics::AuthResult;
 use crate::telemetry::record::Record;
 use crate::trace;
-use crate::upstream::UpstreamResponse;
+use crate::upstream::{UpstreamError, UpstreamResponse};
 
 pub use body::RecordedBody;
 pub use site::{ConnectionSettings, Local, Site, WorkerParts};
@@ -161,7 +162,6 @@ impl Door {
         };
         let onward = prepare::Onward {
             ready,
-            local: &self.local,
             upstream: pool.upstream().spec(),
             client_side: self.client,
             request_id: record.request_id.as_ref(),
@@ -170,13 +170,13 @@ impl Door {
         let (head, body) = onward.request(arrival, allowed)?;
         record.upstream_begins();
         let shard = record.shard().clone();
-        let sent = forward::send(pool, &head, body, |reason| shard.retry(reason)).await;
-        let sent = sent.map_err(|error| {
-            record.upstream.address = error.address.clone();
-            record.upstream.reused = error.reused;
-            record.upstream.attempt = record.upstream.attempt.max(1);
-            Failure::from(&error)
-        })?;
+        let attempts = Cell::new(1);
+        let retried = |reason| {
+            attempts.set(attempts.get() + 1);
+            shard.retry(reason);
+        };
+        let sent = forward::send(pool, &head, body, retried).await;
+        let sent = sent.map_err(|error| failed_attempt(record, &error, attempts.get()))?;
         record.upstream.address = Some(Arc::clone(&sent.response.address));
         record.upstream.attempt = sent.attempt;
         record.upstream.reused = sent.response.reused;
@@ -282,6 +282,14 @@ impl Door {
     }
 }
 
+/// What is known of the upstream that failed.
+fn failed_attempt(record: &mut Record, error: &UpstreamError, attempt: u32) -> Failure {
+    record.upstream.address = error.address.clone();
+    record.upstream.reused = error.reused;
+    record.upstream.attempt = attempt;
+    Failure::from(error)
+}
+
 /// Loopback or private: perhaps a proxy of ours.
 fn is_near(address: IpAddr) -> bool {
     address.is_loopback() || is_private(address)
@@ -293,14 +301,14 @@ fn whole(response: Response<Bytes>) -> Response<AnswerBody> {
 }
 
 /// An answer of the upstream's.
-fn streamed(response: UpstreamResponse) -> Response<AnswerBody> {
+fn streamed(response: UpstreamResponse, named: Names) -> Response<AnswerBody> {
     let UpstreamResponse {
         status,
         headers,
         body,
         ..
     } = response;
-    let mut response = Response::new(AnswerBody::Upstream(body));
+    let mut response = Response::new(AnswerBody::Upstream { body, named });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

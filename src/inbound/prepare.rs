@@ -1,5 +1,7 @@
 //! A request as the app is to see it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{COOKIE, HOST, TE};
 use http::request::Parts;
@@ -7,10 +9,9 @@ use http::{HeaderMap, HeaderValue, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::site::Local;
 use super::{Arrival, ClientSide};
 use crate::auth::Allowed;
-use crate::forward;
+use crate::forward::{self, HopRequest, TrailerRule};
 use crate::model::{Failure, Kind, Limits, UpstreamProtocol, UpstreamSpec};
 use crate::reply;
 use crate::snapshot::Ready;
@@ -52,7 +53,6 @@ fn head_bytes(headers: &HeaderMap) -> usize {
 /// What a request is made into the app's with.
 pub(super) struct Onward<'a> {
     pub(super) ready: &'a Ready,
-    pub(super) local: &'a Local,
     /// The one the request goes to.
     pub(super) upstream: &'a UpstreamSpec,
     pub(super) client_side: ClientSide,
@@ -75,7 +75,8 @@ impl Onward<'_> {
             host,
             client,
         } = arrival;
-        let grpc = parts.version == Version::HTTP_2 && reply::is_grpc(&parts.headers);
+        let multiplexed = parts.version == Version::HTTP_2;
+        let grpc = multiplexed && reply::is_grpc(&parts.headers);
         let headers = &mut parts.headers;
         let asked = forward::strip_request(headers)?;
         if parts.version == Version::HTTP_2 {
@@ -119,15 +120,29 @@ impl Onward<'_> {
             upgrade,
             http2,
         };
-        Ok((head, self.body(body, framing)))
+        Ok((head, self.body(body, framing, &asked, multiplexed)))
     }
 
-    fn body(&self, body: Incoming, framing: Framing) -> RequestBody {
+    fn body(
+        &self,
+        body: Incoming,
+        framing: Framing,
+        asked: &HopRequest,
+        multiplexed: bool,
+    ) -> RequestBody {
         let limit = self.ready.spec.limits.body_bytes;
         match framing {
             Framing::None => RequestBody::empty(),
-            Framing::Length(_) | Framing::Chunked => {
-                RequestBody::client(body, limit, self.local.trailer_filter.clone())
+            Framing::Length(_) => RequestBody::client(body, limit, None),
+            Framing::Chunked => {
+                let rule = match multiplexed {
+                    true => TrailerRule::AnyName,
+                    // HTTP/1 trailers pass if announced, and not named by Connection.
+                    false => TrailerRule::Announced(asked.trailers.clone()),
+                };
+                let reserved = Arc::clone(&self.ready.reserved);
+                let filter = forward::trailer_filter(reserved, rule);
+                RequestBody::client(body, limit, Some(filter))
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Recorder;
 use crate::trace::IdGenerator;
-use crate::upstream::{Pool, TrailerFilter, Upstream};
+use crate::upstream::{Pool, Upstream};
 
 /// What all services of a worker share.
 pub struct WorkerParts {
@@ -55,7 +55,6 @@ pub struct Local {
     pub service: Arc<Service>,
     pub parts: Rc<WorkerParts>,
     pub recorder: Rc<Recorder>,
-    pub(super) trailer_filter: Option<TrailerFilter>,
     /// To the app; `None` without a good version.
     pool: Option<Rc<Pool>>,
     rule_pools: Vec<Option<Rc<Pool>>>,
@@ -131,13 +130,11 @@ impl Local {
                     .collect()
             })
             .unwrap_or_default();
-        let trailer_filter = ready.map(|ready| trailer_filter(ready.reserved.clone()));
         Self {
             connection,
             upgrade_idle: limits.upgrade_idle_timeout,
             pool,
             rule_pools,
-            trailer_filter,
             parts: Rc::clone(parts),
             recorder: Rc::new(recorder),
             service,
@@ -198,12 +195,4 @@ impl ConnectionSettings {
             },
         }
     }
-}
-
-/// Trailers follow the rules of headers (HOP-1, ID-1).
-fn trailer_filter(reserved: crate::forward::Reserved) -> TrailerFilter {
-    Rc::new(move |trailers| {
-        reserved.strip(trailers);
-        crate::forward::strip_trailers(trailers);
-    })
 }

@@ -65,7 +65,12 @@ fn check_form(parts: &Parts) -> Result<(), Failure> {
 /// `host [ ":" port ]`, not empty, without user information (RFC 9110 §7.2).
 fn is_authority(bytes: &[u8]) -> bool {
     !bytes.contains(&b'@')
-        && Authority::try_from(bytes).is_ok_and(|authority| !authority.host().is_empty())
+        && Authority::try_from(bytes).is_ok_and(|authority| {
+            // `port()` is `None` for a port that is no number.
+            let rest = authority.as_str().strip_prefix(authority.host());
+            !authority.host().is_empty()
+                && rest.is_some_and(|rest| matches!(rest, "" | ":") || authority.port().is_some())
+        })
 }
 
 fn refuse<T>(reason: &'static str) -> Result<T, Failure> {
@@ -115,6 +120,9 @@ mod tests {
             &[("host", "a b")],
         ] {
             assert_eq!(host(v11, "/", bad), None, "{bad:?}");
+        }
+        for port in ["a:abc", "a:99999", "a:1:2", "[::1]:x"] {
+            assert_eq!(host(v11, "/", &[("host", port)]), None, "{port}");
         }
         assert_eq!(host(v11, "/", &[("host", "user@shop")]), None);
         assert_eq!(host(v11, "/", &[("host", "a/b")]), None);

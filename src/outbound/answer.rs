@@ -146,8 +146,8 @@ pub(super) fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
         body,
         ..
     } = response;
-    forward::strip_response(&mut headers);
-    let mut response = Response::new(AnswerBody::Upstream(body));
+    let named = forward::strip_response(&mut headers);
+    let mut response = Response::new(AnswerBody::Upstream { body, named });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

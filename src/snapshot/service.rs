@@ -54,7 +54,7 @@ pub struct Ready {
     pub settings: Arc<ProcessSettings>,
     pub auth: Arc<Authenticator>,
     /// What clients may not send (ID-1).
-    pub reserved: Reserved,
+    pub reserved: Arc<Reserved>,
     /// The app.
     pub upstream: Arc<Upstream>,
     /// Upstreams of rules, by rule; `None` = the app.
@@ -145,7 +145,7 @@ impl Service {
             dependencies,
             trace_name: HeaderValue::from_str(name.key()).expect("a service key is visible ASCII"),
             settings: Arc::clone(context.settings),
-            reserved: Reserved::new(&auth.reserved_headers()),
+            reserved: Arc::new(Reserved::new(&auth.reserved_headers())),
             auth,
             upstream: kept_or_new(&spec.upstream, old.map(|old| &old.upstream)),
             rule_upstreams,

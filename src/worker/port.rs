@@ -28,8 +28,13 @@ use crate::telemetry::record::RecordedFailure;
 #[derive(Debug, Default)]
 struct Connections {
     open: Cell<usize>,
+    turned_away: Cell<usize>,
     changed: Notify,
 }
+
+/// Connections over the limit that are being answered at one time; more are
+/// closed without an answer.
+const MAX_TURNED_AWAY: usize = 256;
 
 /// Counts one connection for as long as it lives.
 struct Counted(Rc<Connections>);
@@ -172,8 +177,14 @@ impl Port {
 
     async fn turn_away(&self, stream: Stream, peer: SocketAddr) {
         let detail = "too many connections";
+        let answered = &self.connections.turned_away;
+        if answered.get() >= MAX_TURNED_AWAY {
+            return;
+        }
+        answered.set(answered.get() + 1);
         self.answer_unread(Kind::Overloaded, detail, stream, peer)
             .await;
+        answered.set(answered.get().saturating_sub(1));
     }
 
     /// Answers a connection on which no request became complete, and closes it.

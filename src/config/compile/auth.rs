@@ -1,7 +1,7 @@
 //! `auth`: from what is written to a policy that cannot be half a policy.
 
 use super::context::Context;
-use super::names::{header_name, is_reserved_header};
+use super::names::{header_name, is_credential_header, is_reserved_header};
 use super::requirement::{self, Written};
 use super::{api_key, hook, jwt, rules};
 use crate::config::raw::{RawAppToken, RawAuth, RawPreflight, RawStrategy, Short};
@@ -221,13 +221,19 @@ fn unused_blocks(raw: &RawAuth, named: &[Strategy], context: &mut Context<'_>) {
     }
 }
 
+/// Another spelling of a credential's header: stripping it from requests would
+/// strip the credential before it is read.
+fn shadows_credential(name: &str) -> bool {
+    is_credential_header(name) && !matches!(name, "authorization" | "x-api-key" | "cookie")
+}
+
 fn app_token(written: &RawAppToken, context: &mut Context<'_>) -> Option<AppToken> {
     let header = written.header.as_deref().and_then(header_name);
     match &header {
         None => context
             .report
             .error("auth.appToken.header", "needs the name of a header"),
-        Some(name) if is_reserved_header(name) => context
+        Some(name) if is_reserved_header(name) || shadows_credential(name) => context
             .report
             .error("auth.appToken.header", "this header cannot be set"),
         Some(_) => {}

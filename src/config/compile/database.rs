@@ -292,7 +292,7 @@ fn migrations_dir(raw: &RawDatabase, context: &mut Context<'_>) -> PathBuf {
     let is_inside = path.is_relative()
         || match context.bounds {
             Bounds::Anywhere => true,
-            Bounds::Below(folders) => folders.iter().any(|folder| path.starts_with(folder)),
+            Bounds::Below { folders, .. } => folders.iter().any(|folder| path.starts_with(folder)),
         };
     if climbs || !is_inside {
         context.report.error(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
-use super::names::{header_name, is_reserved_header};
+use super::names::{header_name, is_credential_header, is_reserved_header};
 use crate::config::address::{is_loopback_url, parse_url};
 use crate::config::raw::{OneOrMany, RawAlgorithm, RawAuth, RawJwks, RawJwt};
 use crate::model::{JwksSource, JwtAlgorithm, JwtKeys, JwtPolicy, Strategy};
@@ -329,7 +329,7 @@ fn claims(
             context.report.error(&key, "is no header name");
             continue;
         };
-        if is_reserved_header(&name) || &*name == "authorization" || &*name == "x-api-key" {
+        if is_reserved_header(&name) || is_credential_header(&name) {
             context.report.error(&key, "this header cannot be set");
             continue;
         }

@@ -22,17 +22,30 @@ pub(super) fn header_name(text: &str) -> Option<Arc<str>> {
         .map(|name| Arc::from(name.as_str()))
 }
 
-/// Headers that configuration may never set toward the app: framing,
-/// connection and identity are ours (SPEC §2.2).
-pub(super) fn is_reserved_header(name: &str) -> bool {
-    let folded: String = name
-        .chars()
+/// Whether a header carries a credential, in any spelling an app server may
+/// fold to it.
+pub(super) fn is_credential_header(name: &str) -> bool {
+    matches!(
+        fold(name).as_str(),
+        "authorization" | "x-api-key" | "cookie"
+    )
+}
+
+/// Lower case, everything but letters and digits as `-`.
+fn fold(name: &str) -> String {
+    name.chars()
         .map(|character| match character {
             'a'..='z' | '0'..='9' => character,
             'A'..='Z' => character.to_ascii_lowercase(),
             _ => '-',
         })
-        .collect();
+        .collect()
+}
+
+/// Headers that configuration may never set toward the app: framing,
+/// connection and identity are ours (SPEC §2.2).
+pub(super) fn is_reserved_header(name: &str) -> bool {
+    let folded = fold(name);
     matches!(
         folded.as_str(),
         "connection"

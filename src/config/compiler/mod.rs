@@ -180,7 +180,8 @@ impl Compiler {
         let mut folders = vec![file.folder.clone()];
         folders.extend(settings.secrets_dirs.iter().cloned());
         folders.extend(settings.config_dir.clone());
-        Bounds::Below(folders)
+        let except = Arc::new(self.process.referenced.clone());
+        Bounds::Below { folders, except }
     }
 
     /// Whether every file read before still reads the same.

@@ -1,6 +1,6 @@
 //! Reading files that configuration names, within bounds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -67,8 +67,12 @@ pub fn read_regular(path: &Path) -> Result<Vec<u8>, FileFault> {
 pub(crate) enum Bounds {
     /// The process's own file is trusted.
     Anywhere,
-    /// After resolving symbolic links, below one of these.
-    Below(Vec<PathBuf>),
+    /// After resolving symbolic links, below one of the folders, and none of
+    /// the files that the process's own settings are made of.
+    Below {
+        folders: Vec<PathBuf>,
+        except: Arc<BTreeSet<PathBuf>>,
+    },
 }
 
 /// What reading gave: the same for every service that names the file.
@@ -97,12 +101,18 @@ impl Files {
         // Folders first: one that hangs is then known for every file in it.
         let folders = match bounds {
             Bounds::Anywhere => None,
-            Bounds::Below(folders) => Some(self.all_canonical(folders)),
+            Bounds::Below { folders, .. } => Some(self.all_canonical(folders)),
         };
         let real = self.canonical(path)?;
         if let Some(folders) = folders {
             let is_inside = |folder: &PathBuf| real.starts_with(folder) && real != *folder;
             if !folders.iter().any(is_inside) {
+                return Err(FileFault::OutOfBounds);
+            }
+        }
+        if let Bounds::Below { except, .. } = bounds {
+            let is_it = |file: &PathBuf| self.canonical(file).is_ok_and(|file| file == real);
+            if except.iter().any(is_it) {
                 return Err(FileFault::OutOfBounds);
             }
         }
@@ -156,7 +166,10 @@ mod tests {
             .status()
             .expect("mkfifo");
         assert!(made.success());
-        let bounds = Bounds::Below(vec![inside.clone()]);
+        let bounds = Bounds::Below {
+            folders: vec![inside.clone()],
+            except: Arc::default(),
+        };
         let mut files = Files::default();
         let mut load = |name: &str| files.load(&inside.join(name), &bounds);
         assert_eq!(load("own").as_deref(), Ok(b"y".as_slice()));

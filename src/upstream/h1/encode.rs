@@ -63,6 +63,11 @@ pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut BytesMu
             out.put_slice(b"chunked\r\n");
         }
     }
+    if upgrade.is_none() && headers.contains_key(header::TE) {
+        // RFC 9110 §10.1.4.
+        write_name("connection", case, out);
+        out.put_slice(b"TE\r\n");
+    }
     if let Some(token) = upgrade {
         write_name("connection", case, out);
         out.put_slice(b"Upgrade\r\n");

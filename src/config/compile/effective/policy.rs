@@ -1,18 +1,46 @@
 //! Effective values of authentication, dependencies and the database.
 
+use crate::model::{Deny, Rule, Who};
+
 use super::{
     AuthPolicy, DatabaseIsolation, DatabaseSpec, DatabaseTls, DependencyCredential, DependencySpec,
     JwksSource, JwtKeys, JwtPolicy, List, Provision, Requirement, show,
 };
 
+fn names(list: &[crate::model::Strategy]) -> String {
+    let names: Vec<&str> = list.iter().map(|one| one.as_str()).collect();
+    names.join(", ")
+}
+
+/// Whom a list names, on one line.
+fn who(list: &Who) -> String {
+    let Who {
+        services,
+        keys,
+        subjects,
+        claims,
+    } = list;
+    let claims = claims
+        .iter()
+        .map(|(claim, values)| (format!("claim {claim}"), values));
+    [
+        ("services", services),
+        ("keys", keys),
+        ("subjects", subjects),
+    ]
+    .into_iter()
+    .filter(|(_, values)| !values.is_empty())
+    .map(|(what, values)| (what.to_owned(), values))
+    .chain(claims)
+    .map(|(what, values)| format!("{what}: {}", values.join(", ")))
+    .collect::<Vec<_>>()
+    .join("; ")
+}
+
 impl List<'_> {
     pub(super) fn auth(&mut self, policy: &AuthPolicy) {
         let default = self.defaults.framework.strategy.as_ref();
         let variable = default.map(|(name, _)| *name).filter(|_| policy.explicit);
-        let names = |list: &[crate::model::Strategy]| {
-            let names: Vec<&str> = list.iter().map(|one| one.as_str()).collect();
-            names.join(", ")
-        };
         match &policy.requirement {
             Requirement::None => self.add_from("auth.strategy", "none", variable),
             Requirement::AnyOf(list) if list.len() == 1 => {
@@ -45,21 +73,10 @@ impl List<'_> {
             self.add("auth.mtls.allow", names.join(", "));
         }
         for (index, rule) in policy.rules.iter().enumerate() {
-            let key = format!("auth.rules[{index}]");
-            let paths: Vec<&str> = rule.paths.iter().map(|glob| &*glob.text).collect();
-            let paths = if paths.is_empty() {
-                "every path".to_owned()
-            } else {
-                paths.join(", ")
-            };
-            let requirement = match &rule.requirement {
-                None => "as the service".to_owned(),
-                Some(Requirement::None) => "none".to_owned(),
-                Some(Requirement::AnyOf(list)) => names(list),
-                Some(Requirement::AllOf(list)) => format!("all of {}", names(list)),
-            };
-            self.add(&format!("{key}.paths"), paths);
-            self.add(&format!("{key}.strategy"), requirement);
+            self.rule(&format!("auth.rules[{index}]"), rule);
+        }
+        if let Some(allow) = &policy.allow {
+            self.add("auth.allow", who(allow));
         }
         self.add("auth.hideCredentials", policy.hide_credentials);
         let preflight = match policy.preflight {
@@ -70,6 +87,34 @@ impl List<'_> {
         if let Some(token) = &policy.app_token {
             self.add("auth.appToken.header", &token.header);
             self.add_secret("auth.appToken.value", None);
+        }
+    }
+
+    fn rule(&mut self, key: &str, rule: &Rule) {
+        let paths: Vec<&str> = rule.paths.iter().map(|glob| &*glob.text).collect();
+        let paths = if paths.is_empty() {
+            "every path".to_owned()
+        } else {
+            paths.join(", ")
+        };
+        let requirement = match &rule.requirement {
+            None => "as the service".to_owned(),
+            Some(Requirement::None) => "none".to_owned(),
+            Some(Requirement::AnyOf(list)) => names(list),
+            Some(Requirement::AllOf(list)) => format!("all of {}", names(list)),
+        };
+        self.add(&format!("{key}.paths"), paths);
+        self.add(&format!("{key}.strategy"), requirement);
+        if !rule.methods.is_empty() {
+            self.add(&format!("{key}.methods"), rule.methods.join(", "));
+        }
+        if let Some(allow) = &rule.allow {
+            self.add(&format!("{key}.allow"), who(allow));
+        }
+        match &rule.deny {
+            Deny::Nobody => {}
+            Deny::Everyone => self.add(&format!("{key}.deny"), "everyone"),
+            Deny::Who(list) => self.add(&format!("{key}.deny"), who(list)),
         }
     }
 
@@ -95,6 +140,9 @@ impl List<'_> {
         }
         if !jwt.audience.is_empty() {
             self.add("auth.jwt.audience", jwt.audience.join(", "));
+        }
+        for (claim, header) in &jwt.claims {
+            self.add(&format!("auth.jwt.claims.{claim}"), header);
         }
         self.add_time("auth.jwt.leeway", jwt.leeway);
         self.add("auth.jwt.requireExp", jwt.require_exp);
