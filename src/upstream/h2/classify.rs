@@ -39,6 +39,11 @@ pub(super) fn loses_connection(error: &hyper::Error) -> bool {
     }
 }
 
+/// Whether the app ended this stream, and only this stream.
+pub(super) fn is_reset(error: &hyper::Error) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| error.is_reset() && error.is_remote())
+}
+
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     let mut current = Some(error);
     while let Some(error) = current {

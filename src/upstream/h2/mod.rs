@@ -25,7 +25,7 @@ use crate::model::Kind;
 use crate::net::LocalExecutor;
 
 pub(super) use body::H2ResponseBody;
-use classify::{classify, error_text, loses_connection};
+use classify::{classify, error_text, is_reset, loses_connection};
 use upload::{H2RequestBody, Upload, UploadLimits};
 
 /// Streams on one connection before another is opened.
@@ -185,7 +185,10 @@ impl Room {
                     Some(kind) => (kind, true),
                     None => classify(&error),
                 };
-                fail(kind, error_text(&error), sent)
+                let mut failed = fail(kind, error_text(&error), sent);
+                // A stream that the app ended is its answer, if a poor one.
+                failed.received = sent && is_reset(&error);
+                failed
             }),
             late = std::future::poll_fn(|context| upload.poll_late(context)) => {
                 Err(fail(late, "no response head in time".into(), true))

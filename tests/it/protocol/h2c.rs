@@ -112,7 +112,11 @@ async fn answer(
         seen.len()
     };
     match path.as_str() {
-        "/dies" if number <= 2 => state.die.notify_one(),
+        "/dies" if number <= 2 => {
+            state.die.notify_one();
+            // Letting go of the stream would reset it before that.
+            std::future::pending::<()>().await;
+        }
         "/refuses" if number <= 2 => respond.send_reset(Reason::REFUSED_STREAM),
         "/resets" => respond.send_reset(Reason::INTERNAL_ERROR),
         "/silent" => std::future::pending::<()>().await,
@@ -251,6 +255,8 @@ fn retries_are_as_safe_as_with_http_1() {
         ("/dies", Request::get("/dies"), 200, 2),
         ("/dies", Request::new("PUT", "/dies").body("x"), 200, 2),
         ("/dies", Request::post("/dies", "x"), 502, 1),
+        // The app ended the stream itself: that is its answer.
+        ("/resets", Request::get("/resets"), 502, 1),
         // Refused means not processed: anything.
         ("/refuses", Request::get("/refuses"), 200, 2),
         ("/refuses", Request::post("/refuses", "x"), 200, 2),
