@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,15 +17,14 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::tls::{self, TlsError};
 use crate::model::TlsClientSpec;
 
 /// Connections kept for the next request; one peer is asked one thing at a time.
@@ -40,12 +38,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub enum ColdError {
     #[error("only http and https urls with a host are supported")]
     Uri,
-    #[error("cannot read {path}: {reason}")]
-    File { path: PathBuf, reason: String },
-    #[error("no usable root certificates")]
-    NoRoots,
-    #[error("tls: {0}")]
-    Tls(rustls::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("reading the certificates was given up")]
+    GivenUp,
     #[error("connecting failed: {0}")]
     Connect(String),
     #[error("the exchange broke off: {0}")]
@@ -90,9 +86,10 @@ impl ColdClient {
             return Ok(Self::new(None, None));
         }
         let spec = tls.clone();
-        let config = tokio::task::spawn_blocking(move || tls_config(&spec))
+        let work = move || tls::client_config_for(&spec, tls::ALPN_HTTP1);
+        let config = tokio::task::spawn_blocking(work)
             .await
-            .map_err(|_| ColdError::NoRoots)??;
+            .map_err(|_| ColdError::GivenUp)??;
         Ok(Self::new(Some(config), tls.server_name.clone()))
     }
 
@@ -138,63 +135,6 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Client TLS settings: one crypto provider, passed explicitly; the named CA or
-/// the system's roots; the client certificate if there is one. ALPN is left to
-/// the caller.
-///
-/// # Errors
-/// Files that cannot be read or used.
-pub fn tls_config(spec: &TlsClientSpec) -> Result<Arc<ClientConfig>, ColdError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(ColdError::Tls)?
-        .with_root_certificates(roots(spec.ca.as_deref())?);
-    let config = match (&spec.cert, &spec.key) {
-        (Some(cert), Some(key)) => {
-            let key_der =
-                PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
-            builder
-                .with_client_auth_cert(certificates(cert)?, key_der)
-                .map_err(ColdError::Tls)?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
-}
-
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, ColdError> {
-    let mut store = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                store.add(certificate).map_err(ColdError::Tls)?;
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            store.add_parsable_certificates(found.certs);
-        }
-    }
-    if store.is_empty() {
-        return Err(ColdError::NoRoots);
-    }
-    Ok(store)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ColdError> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| unreadable(path, &error))
-}
-
-fn unreadable(path: &Path, error: &rustls::pki_types::pem::Error) -> ColdError {
-    ColdError::File {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    }
-}
-
 /// TCP, and TLS over it for `https`.
 #[derive(Clone)]
 struct Connector {
@@ -221,7 +161,7 @@ impl Service<Uri> for Connector {
             .as_deref()
             .or(uri.host())
             .unwrap_or_default();
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+        let name = tls::server_name(host);
         let connecting = self.tcp.call(uri);
         Box::pin(async move {
             let tcp = connecting.await.map_err(io::Error::other)?.into_inner();
@@ -321,8 +261,11 @@ impl AsyncWrite for Carrier {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::path::{Path, PathBuf};
 
     use rustls::ServerConfig;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -336,7 +279,7 @@ mod tests {
             .join(name)
     }
 
-    fn tls(ca: &str, server_name: Option<&str>) -> TlsClientSpec {
+    fn spec(ca: &str, server_name: Option<&str>) -> TlsClientSpec {
         TlsClientSpec {
             ca: Some(file(ca)),
             server_name: server_name.map(Arc::from),
@@ -346,13 +289,13 @@ mod tests {
 
     /// An HTTPS server with one answer for everybody.
     async fn server(answer: &'static [u8]) -> SocketAddr {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = PrivateKeyDer::from_pem_file(file("server.key.pem")).unwrap();
-        let config = ServerConfig::builder_with_provider(provider)
+        let chain = CertificateDer::pem_file_iter(file("server.pem")).unwrap();
+        let config = ServerConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(certificates(&file("server.pem")).unwrap(), key)
+            .with_single_cert(chain.map(Result::unwrap).collect(), key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -388,34 +331,43 @@ mod tests {
     #[tokio::test]
     async fn speaks_tls_with_the_named_ca_only() {
         let address = server(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        let own = tls("ca.pem", None);
+        let own = spec("ca.pem", None);
         for host in ["localhost", "127.0.0.1"] {
             let response = get(address, host, &own).await.unwrap();
             assert_eq!(response.body(), "ok", "{host}");
         }
-        let renamed = get(address, "localhost", &tls("ca.pem", Some("keys.example"))).await;
+        let renamed = get(address, "localhost", &spec("ca.pem", Some("keys.example"))).await;
         assert!(renamed.is_ok());
         for spec in [
-            tls("other-ca.pem", None),
-            tls("ca.pem", Some("evil.example")),
+            spec("other-ca.pem", None),
+            spec("ca.pem", Some("evil.example")),
             TlsClientSpec::default(),
         ] {
             let refused = get(address, "localhost", &spec).await;
             assert!(
-                matches!(refused, Err(ColdError::Connect(_) | ColdError::NoRoots)),
+                matches!(
+                    refused,
+                    Err(ColdError::Connect(_) | ColdError::Tls(TlsError::NoRoots))
+                ),
                 "{refused:?}"
             );
         }
-        let missing = get(address, "localhost", &tls("missing.pem", None)).await;
-        assert!(matches!(missing, Err(ColdError::File { .. })));
-        let empty = get(address, "localhost", &tls("server.key.pem", None)).await;
-        assert!(matches!(empty, Err(ColdError::NoRoots)));
+        let missing = get(address, "localhost", &spec("missing.pem", None)).await;
+        assert!(matches!(
+            missing,
+            Err(ColdError::Tls(TlsError::Unreadable { .. }))
+        ));
+        let empty = get(address, "localhost", &spec("server.key.pem", None)).await;
+        assert!(matches!(
+            empty,
+            Err(ColdError::Tls(TlsError::NoCertificate(_)))
+        ));
     }
 
     #[tokio::test]
     async fn answers_are_bounded_and_redirects_are_answers() {
         let address = server(b"HTTP/1.1 302 X\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n").await;
-        let own = tls("ca.pem", None);
+        let own = spec("ca.pem", None);
         let response = get(address, "localhost", &own).await.unwrap();
         assert_eq!(response.status(), 302);
         let address = server(

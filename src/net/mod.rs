@@ -12,6 +12,7 @@ mod http2;
 mod listener;
 mod permits;
 pub mod stream;
+pub mod tls;
 
 pub use bind::{BindError, BoundGroup, bind_group, join_group};
 pub use client_io::{ClientIo, ClientTimeouts, Spoken, Stalled, Watch};
