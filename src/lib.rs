@@ -41,11 +41,13 @@
 //! | 2 | [`trace`] | trace context and request ids |
 //! | 3 | [`net`] | binding, accepting, connections, deadlines, the cold client |
 //! | 4 | [`upstream`] | the data path's client: pools, the HTTP/1.1 codec, HTTP/2, clusters, monitors |
+//! | 4 | [`pg`] | PostgreSQL: the connection, the pool, what is prepared before it opens |
 //! | 5 | [`auth`] | rules, strategies, identity |
 //! | 5 | [`forward`] | header hygiene, sending with safe retries, tunnels |
 //! | 6 | [`snapshot`] | what is published, status, admin commands |
 //! | 7 | [`inbound`] | the public door |
 //! | 7 | [`outbound`] | the doors apps call others through |
+//! | 7 | [`sql`] | the SQL door, and the runtime that pools and door live on |
 //! | 7 | [`admin`] | the observe and admin doors |
 //! | 8 | [`worker`] | data threads, their ports and sites |
 //! | 9 | [`control`] | discover, compile, prepare, publish |
@@ -102,6 +104,7 @@ pub mod trace;
 
 pub mod net;
 
+pub mod pg;
 pub mod upstream;
 
 pub mod auth;
@@ -112,6 +115,7 @@ pub mod snapshot;
 pub mod admin;
 pub mod inbound;
 pub mod outbound;
+pub mod sql;
 
 pub mod worker;
 

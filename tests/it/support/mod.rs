@@ -13,6 +13,7 @@ pub(crate) mod load;
 pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod ports;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod runtimes;
 pub(crate) mod scripts;
