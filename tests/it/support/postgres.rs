@@ -137,11 +137,14 @@ impl Cluster {
     /// Ends the server as `kill -9` of all its processes does.
     #[track_caller]
     pub(crate) fn kill(&mut self) {
-        let postmaster = self.postmaster();
-        for (child, _) in process::children(postmaster) {
-            process::signal(child, "KILL");
-        }
-        process::signal(postmaster, "KILL");
+        // All at once: the postmaster would begin anew when a child is killed.
+        let everybody = self.processes().join(" ");
+        let script = format!("kill -KILL {everybody}; true");
+        let killed = Command::new("sh")
+            .args(["-c", &script])
+            .stderr(Stdio::null())
+            .status();
+        assert!(killed.is_ok_and(|status| status.success()), "{script}");
         let private = self.private.as_mut().expect("a private cluster");
         if let Some(server) = private.server.take() {
             server.wait();
@@ -152,11 +155,23 @@ impl Cluster {
 
     /// Sends a signal to the server and all its processes.
     pub(crate) fn signal_all(&self, name: &str) {
-        let postmaster = self.postmaster();
-        process::signal(postmaster, name);
-        for (child, _) in process::children(postmaster) {
-            process::signal(child, name);
+        for process in self.processes() {
+            // One that has ended a moment ago needs no signal.
+            let _ = Command::new("kill")
+                .args([format!("-{name}"), process])
+                .stderr(Stdio::null())
+                .status();
         }
+    }
+
+    /// The server's processes, the postmaster first.
+    fn processes(&self) -> Vec<String> {
+        let postmaster = self.postmaster();
+        let children = process::children(postmaster);
+        let children = children.iter().map(|(child, _)| child.to_string());
+        std::iter::once(postmaster.to_string())
+            .chain(children)
+            .collect()
     }
 
     /// The process that accepts connections.
@@ -281,7 +296,11 @@ impl Server {
         command.args(["-c", script, "sh"]);
         command.arg(private.binaries.join("postgres"));
         command.arg("-D").arg(folder.join("data"));
-        command.arg("-k").arg(folder).arg("-p").arg(port.to_string());
+        command
+            .arg("-k")
+            .arg(folder)
+            .arg("-p")
+            .arg(port.to_string());
         command.args(["-c", "listen_addresses=127.0.0.1"]);
         // Nothing here must outlive a crash of the machine.
         command.args(["-c", "fsync=off", "-c", "shared_buffers=32MB"]);
@@ -392,7 +411,10 @@ pub(crate) fn append(path: &Path, line: &str) {
 fn a_cluster_starts_is_killed_and_starts_again() {
     let mut cluster = Cluster::private(&[]);
     let database = cluster.database("kill");
-    cluster.sql(&database, "create table t (x int); insert into t values (7)");
+    cluster.sql(
+        &database,
+        "create table t (x int); insert into t values (7)",
+    );
     cluster.kill();
     assert!(cluster.try_sql(&database, "select 1").is_err());
     cluster.start();
