@@ -14,6 +14,7 @@ mod auth_hooks;
 mod auth_key_sets;
 mod auth_tokens;
 mod bad_files;
+mod deploy;
 mod doors;
 mod footprint;
 mod harness;

@@ -79,6 +79,31 @@ impl Wrapper {
         wrapper.works().then_some(wrapper)
     }
 
+    /// New namespaces of the machine itself, which only root may make, prepared
+    /// by `script`; `enter` starts the command in them.
+    pub(crate) fn machine(namespaces: &[&str], script: &str, enter: &[&str]) -> Option<Self> {
+        if !super::process::is_root() {
+            println!("skipped: needs root");
+            return None;
+        }
+        let mut prefix = vec!["unshare"];
+        prefix.extend(namespaces);
+        let mut wrapper = Self::shell(&prefix, script);
+        if !wrapper.works() {
+            return None;
+        }
+        wrapper
+            .0
+            .extend(enter.iter().map(|word| (*word).to_owned()));
+        Some(wrapper)
+    }
+
+    /// As [`Wrapper::own_network`], for root as itself: other users can be become.
+    pub(crate) fn own_network_of_root() -> Option<Self> {
+        let script = format!("ip link set lo up && ip address add {OTHER_ADDRESS}/32 dev lo");
+        Self::machine(&["--net"], &script, &[])
+    }
+
     /// A user without rights.
     pub(crate) fn nobody() -> Option<Self> {
         let words = [

@@ -4,12 +4,14 @@
 
 pub(crate) mod app;
 pub(crate) mod client;
+pub(crate) mod container;
 pub(crate) mod daemon;
 pub(crate) mod figures;
 pub(crate) mod files;
 pub(crate) mod frames;
 pub(crate) mod isolation;
 pub(crate) mod load;
+pub(crate) mod manifests;
 pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod ports;
@@ -19,5 +21,6 @@ pub(crate) mod runtimes;
 pub(crate) mod scripts;
 pub(crate) mod seed;
 pub(crate) mod shim;
+pub(crate) mod tools;
 pub(crate) mod tree;
 pub(crate) mod wait;
