@@ -73,6 +73,14 @@
 //! body streams, and with its end the record closes. Names are looked up on the
 //! control runtime (`Cluster::follow`), never on a worker.
 //!
+//! # Health
+//!
+//! After publishing, `app::monitors` starts a monitor per target on the control
+//! runtime ([`upstream::monitor`]): it asks its question, hears what real
+//! traffic said since ([`upstream::Traffic`]), turns results into a state
+//! ([`health::Verdict`]) and writes it into a cell ([`health::CheckCell`]).
+//! `/health` and the probes only read cells; cells outlive reloads.
+//!
 //! # A change
 //!
 //! A file is saved → `control::trigger` rings, without a payload → the whole

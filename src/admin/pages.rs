@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::House;
 use super::route::{Answer, exposition};
 use crate::drain::Phase;
-use crate::health::{Moment, Scope, ServiceHealth, View, aggregate};
+use crate::health::{Scope, ServiceHealth, View};
 use crate::model::{Kind, rfc3339_string};
 use crate::snapshot::{Dependency, Service, ServiceStatus, Snapshot, Status, StatusProblem};
 use crate::upstream::cluster::Circuit;
@@ -36,11 +36,7 @@ pub(super) async fn services_health(house: &Arc<House>) -> Result<Answer, Kind> 
         draining: house.drain.phase() > Phase::Serving,
     };
     blocking(move || {
-        let services = snapshot
-            .services
-            .values()
-            .filter_map(|service| health_of(service));
-        let aggregate = aggregate(services.map(Arc::as_ref), view, Moment::now());
+        let aggregate = snapshot.health(view);
         Answer::json(aggregate.http_status, aggregate.json())
     })
     .await

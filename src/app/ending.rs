@@ -29,6 +29,12 @@ pub(super) async fn drain(
 ) {
     let settings = house.current.load().settings.shutdown.clone();
     trigger.advance(Phase::Announced);
+    // Also where one service's port tells of another.
+    for service in house.current.load().services.values() {
+        if let Some(ready) = service.as_ready() {
+            ready.health.drain();
+        }
+    }
     let now = Instant::now();
     let whole = settings.deadline.saturating_sub(CUT_BEFORE_DEADLINE);
     let deadline = now + whole;

@@ -8,15 +8,14 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::monitors::Monitors;
 use crate::control::AfterPublish;
-use crate::health::CheckCell;
 use crate::model::{ProcessSettings, Requirement, ServiceName};
 use crate::snapshot::{Ready, Service};
 use crate::telemetry::log::{LogHandle, LogSettings};
-use crate::telemetry::metrics::{HealthKind, Metrics};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::supervise::Supervisor;
 use crate::upstream::cluster::Cluster;
-use crate::upstream::monitor::{self, Target};
 
 /// Names looked up at a time: a resolver that hangs must not take every thread
 /// of the blocking pool.
@@ -27,7 +26,7 @@ pub(super) struct Following {
     metrics: Metrics,
     log: LogHandle,
     supervisor: Supervisor,
-    services: BTreeMap<ServiceName, Tasks>,
+    services: BTreeMap<ServiceName, Monitors>,
     names: BTreeMap<ServiceName, Vec<Name>>,
     lookups: Arc<Semaphore>,
 }
@@ -38,13 +37,6 @@ struct Name {
     refresh: Duration,
     /// `None` where there is nothing to look up.
     _task: Option<AbortOnDropHandle<()>>,
-}
-
-/// Tasks of one service; dropping them ends them.
-struct Tasks {
-    /// What the monitor writes: as long as it is the same, so is the monitor.
-    app_cell: Arc<CheckCell>,
-    _app_monitor: Option<AbortOnDropHandle<()>>,
 }
 
 impl Following {
@@ -91,33 +83,14 @@ impl AfterPublish for Following {
             .auth
             .start(&Handle::current(), &service.metrics, &self.supervisor);
         self.follow_names(&service.name, ready);
-        let known = self.services.get(&service.name);
-        if known.is_some_and(|tasks| Arc::ptr_eq(&tasks.app_cell, &ready.health.app)) {
-            return;
-        }
+        let is_new = !self.services.contains_key(&service.name);
         let auth = &ready.spec.auth;
         // Where it is not stated, the configuration has warned already.
-        if known.is_none() && auth.explicit && auth.requirement == Requirement::None {
+        if is_new && auth.explicit && auth.requirement == Requirement::None {
             tracing::warn!(service = %service.name, "is open, as its file says: no authentication");
         }
-        // Without a probe there is no gauge either: it would say "down".
-        let monitor = ready.spec.health_check.probe().and_then(|_| {
-            let key = service.name.shared_key();
-            let target = Target {
-                gauge: self.metrics.health(&key, HealthKind::App),
-                service: key,
-                what: Arc::from("app"),
-                upstream: Arc::clone(&ready.upstream),
-                check: ready.spec.health_check.clone(),
-                cell: Arc::clone(&ready.health.app),
-            };
-            monitor::start(target, self.supervisor.clone())
-        });
-        let tasks = Tasks {
-            app_cell: Arc::clone(&ready.health.app),
-            _app_monitor: monitor,
-        };
-        self.services.insert(service.name.clone(), tasks);
+        let monitors = self.services.entry(service.name.clone()).or_default();
+        monitors.follow(service, ready, &self.metrics, &self.supervisor);
     }
 
     fn gone(&mut self, name: &ServiceName) {

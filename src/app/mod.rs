@@ -7,6 +7,7 @@
 mod child;
 mod ending;
 mod follow;
+mod monitors;
 mod panics;
 mod run;
 mod signals;

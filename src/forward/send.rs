@@ -27,11 +27,28 @@ pub async fn send(
     body: RequestBody,
     retried: impl Fn(RetryReason),
 ) -> Result<Sent, UpstreamError> {
-    if head.http2 {
-        return send_http2(pool, head, body, &retried).await;
+    let outcome = match head.http2 {
+        true => send_http2(pool, head, body, &retried).await,
+        false => send_http1(pool, head, body, &retried).await,
+    };
+    let traffic = pool.upstream().traffic();
+    match &outcome {
+        Ok(_) => traffic.succeeded(),
+        Err(error) if error.is_theirs() => traffic.failed(),
+        Err(_) => {}
     }
+    outcome
+}
+
+/// Over a connection that is this request's alone.
+async fn send_http1(
+    pool: &Rc<Pool>,
+    head: &RequestHead,
+    body: RequestBody,
+    retried: &impl Fn(RetryReason),
+) -> Result<Sent, UpstreamError> {
     let Some(connection) = pool.take_idle() else {
-        let connection = connect(pool, &retried).await?;
+        let connection = connect(pool, retried).await?;
         return exchange(pool, connection, head, body, 1)
             .await
             .map_err(|(error, _)| error);

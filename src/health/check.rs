@@ -46,7 +46,7 @@ pub struct CheckReading {
     pub took: Duration,
 }
 
-/// Written by one monitor (and by real traffic), read by anybody.
+/// Written by one monitor, read by anybody.
 ///
 /// One word holds the result, its age and its duration, so that a reader never
 /// sees halves of two results.
@@ -129,6 +129,17 @@ impl CheckCell {
         CheckReading { state, took }
     }
 
+    /// How long a result counts; for ever where nobody looks.
+    pub fn lifetime(&self) -> Duration {
+        self.stale_after.unwrap_or(Duration::MAX)
+    }
+
+    /// The last result, however old: what a monitor that begins anew goes on from.
+    pub fn last(&self) -> Option<bool> {
+        let word = self.word.load(Ordering::Relaxed);
+        (word != 0).then_some(word & 1 == 1)
+    }
+
     /// The state at `now`, without the duration.
     pub fn state(&self, now: Instant) -> CheckState {
         self.read(now).state
@@ -146,11 +157,13 @@ mod tests {
         let now = Instant::now();
         let cell = CheckCell::new(5 * SECOND, now);
         assert_eq!(cell.state(now + 60 * SECOND), CheckState::Unknown);
+        assert_eq!(cell.last(), None);
         cell.record(true, Duration::from_millis(12), now);
         let reading = cell.read(now + 15 * SECOND);
         assert_eq!(reading.state, CheckState::Up);
         assert_eq!(reading.took, Duration::from_millis(12));
         assert_eq!(cell.state(now + 16 * SECOND), CheckState::Stale);
+        assert_eq!(cell.last(), Some(true));
         cell.record(false, Duration::MAX, now + 20 * SECOND);
         assert_eq!(cell.state(now + 20 * SECOND), CheckState::Down);
     }

@@ -3,20 +3,18 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
+use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::{Arrival, WorkerParts, streamed, whole};
+use super::{WorkerParts, streamed, whole};
 use crate::auth::Denied;
 use crate::forward::{self, AnswerBody};
-use crate::health::{Moment, Scope, View, shows_details};
 use crate::model::{Failure, Kind, ServiceName};
 use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
-use crate::snapshot::Ready;
 use crate::telemetry::record::{Record, RecordedFailure};
 use crate::trace::{self, REQUEST_ID, RequestId};
 use crate::upstream::h1::Switched;
@@ -135,38 +133,6 @@ pub(super) fn refuse(
         detail: failure.detail,
     });
     response
-}
-
-/// Paths that the sidecar answers itself, before authentication.
-pub(super) fn own_path(
-    ready: &Ready,
-    arrival: &Arrival,
-    draining: bool,
-) -> Option<Response<AnswerBody>> {
-    let path = ready.spec.health.path.as_deref()?;
-    let Arrival { parts, client, .. } = arrival;
-    if parts.uri.path() != path || !matches!(parts.method, Method::GET | Method::HEAD) {
-        return None;
-    }
-    let own = parts
-        .uri
-        .query()
-        .is_some_and(|query| query.split('&').any(|parameter| parameter == "scope=self"));
-    let view = View {
-        scope: if own { Scope::Own } else { Scope::All },
-        details: shows_details(ready.spec.health.details, client.address, client.forwarded),
-        draining,
-    };
-    let report = ready.health.report(view, Moment::now());
-    let body = Bytes::from(report.json());
-    let response = Response::builder()
-        .status(report.http_status)
-        .header(CONTENT_TYPE, "application/json")
-        .header(CACHE_CONTROL, "no-store")
-        .header(CONTENT_LENGTH, body.len())
-        .body(body)
-        .expect("constant headers and a status from the validated range");
-    Some(whole(response))
 }
 
 /// The app's answer, cleaned of what belongs to its connection.

@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod own;
 mod prepare;
 mod site;
 mod target;
@@ -136,7 +137,8 @@ impl Door {
         let mut arrival = self.arrive(ready, parts, body, record)?;
         ready.reserved.strip(&mut arrival.parts.headers);
         passage.trace = self.read_trace(ready, &arrival, record);
-        if let Some(answer) = answer::own_path(ready, &arrival, self.draining) {
+        if let Some(answer) = own::answer(ready, &arrival, self.draining, &self.local.parts) {
+            record.asks_about_us();
             return Ok(answer);
         }
         let in_flight = self

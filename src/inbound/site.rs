@@ -11,7 +11,7 @@ use crate::auth::AuthWorker;
 use crate::model::Limits;
 use crate::net::deadline::Deadlines;
 use crate::net::{ClientTimeouts, H2Limits, ParserLimits};
-use crate::snapshot::{Service, Snapshot};
+use crate::snapshot::{Current, Service, Snapshot};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Recorder;
@@ -29,6 +29,8 @@ pub struct WorkerParts {
     /// For what has no cells of its own: caught panics.
     pub metrics: Metrics,
     pub auth: AuthWorker,
+    /// For what concerns other services too; requests follow their own version.
+    pub current: Current,
 }
 
 impl WorkerParts {

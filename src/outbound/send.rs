@@ -132,7 +132,7 @@ impl Call<'_> {
                     self.pause().await?;
                 }
                 Err((error, returned)) => {
-                    if is_theirs(error.kind) {
+                    if error.is_theirs() {
                         pick.failed(&mut self.admission);
                     }
                     let next = self.after(&error);
@@ -182,7 +182,7 @@ impl Call<'_> {
             return Next::Again(reason);
         }
         let repeatable = unsent || (idempotent && !error.received);
-        if repeatable && is_theirs(error.kind) && self.may_retry() {
+        if repeatable && error.is_theirs() && self.may_retry() {
             return Next::Later(reason);
         }
         Next::Give
@@ -305,19 +305,6 @@ impl Words {
             false => Self::Farther,
         }
     }
-}
-
-/// Whether a failure speaks against the address, and not against the app.
-fn is_theirs(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::ConnectRefused
-            | Kind::ConnectTimeout
-            | Kind::UpstreamClosed
-            | Kind::UpstreamProtocol
-            | Kind::UpstreamTls
-            | Kind::ResponseTimeout
-    )
 }
 
 /// The time of the whole is over; no verdict on the address asked last.

@@ -2,6 +2,7 @@
 
 mod command;
 mod dependency;
+mod health;
 mod service;
 mod status;
 

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::HeaderValue;
 
 use super::dependency::Dependency;
+use super::health;
 use crate::auth::{AuthContext, Authenticator, BuildError as AuthBuildError};
 use crate::forward::Reserved;
-use crate::health::{CheckCell, ServiceHealth};
+use crate::health::ServiceHealth;
 use crate::model::{DependencySpec, ProcessSettings, ServiceName, ServiceSpec};
 use crate::net::Permits;
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
@@ -149,7 +149,7 @@ impl Service {
             auth,
             upstream: kept_or_new(&spec.upstream, old.map(|old| &old.upstream)),
             rule_upstreams,
-            health: Arc::new(ServiceHealth::new(&spec, app_check(&spec, old))),
+            health: Arc::new(ServiceHealth::new(&spec, health::watched(&spec, old))),
             default_host: HeaderValue::from_str(name.name())
                 .expect("a service name is visible ASCII"),
             spec,
@@ -199,19 +199,6 @@ impl Service {
     pub fn listen(&self) -> Option<(Option<IpAddr>, u16)> {
         self.as_ready()
             .map(|ready| (ready.spec.listen.or(ready.settings.listen), ready.spec.port))
-    }
-}
-
-/// The predecessor's cell where the same app is watched in the same way, so that
-/// a reload does not forget what its monitor found.
-fn app_check(spec: &ServiceSpec, old: Option<&Ready>) -> Arc<CheckCell> {
-    let same = |old: &&Ready| {
-        old.spec.health_check == spec.health_check
-            && old.spec.upstream.target == spec.upstream.target
-    };
-    match old.filter(same) {
-        Some(old) => Arc::clone(&old.health.app),
-        None => Arc::new(CheckCell::for_check(&spec.health_check, Instant::now())),
     }
 }
 

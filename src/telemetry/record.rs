@@ -48,6 +48,7 @@ pub struct Record {
     /// Strategy and subject of the authenticated caller.
     pub identity: Option<(&'static str, Option<Arc<str>>)>,
     pub upstream: UpstreamFacts,
+    about_us: bool,
 }
 
 /// What is known of the upstream that served (or failed) a request.
@@ -129,6 +130,7 @@ impl Record {
             trace_id: None,
             identity: None,
             upstream: UpstreamFacts::default(),
+            about_us: false,
         }
     }
 
@@ -145,6 +147,12 @@ impl Record {
     /// An answer with this status goes out.
     pub fn answered(&mut self, status: u16) {
         self.status = Some(status);
+    }
+
+    /// The request asked for the state of the sidecar or its service: whatever
+    /// the status, it is no error, and what turned has a line of its own.
+    pub fn asks_about_us(&mut self) {
+        self.about_us = true;
     }
 
     /// The sidecar answers itself, or breaks the answer off; the first failure
@@ -203,7 +211,7 @@ impl Record {
         let told = failure
             .as_ref()
             .is_some_and(|failure| recorder.log.shows(failure.level));
-        let wanted = match told {
+        let wanted = match told || self.about_us {
             true => recorder.log.wants(200, false),
             false => recorder.log.wants(status, failure.is_some()),
         };

@@ -34,6 +34,19 @@ impl UpstreamError {
         }
     }
 
+    /// Whether it speaks against whom was asked, and not against us or the client.
+    pub fn is_theirs(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::ConnectRefused
+                | Kind::ConnectTimeout
+                | Kind::UpstreamClosed
+                | Kind::UpstreamProtocol
+                | Kind::UpstreamTls
+                | Kind::ResponseTimeout
+        )
+    }
+
     /// RETRY-1: nothing of the request can have reached the app.
     pub fn is_provably_unsent(&self) -> bool {
         !self.sent && matches!(self.kind, Kind::ConnectRefused | Kind::UpstreamClosed)

@@ -9,9 +9,11 @@ pub mod monitor;
 mod pool;
 mod resolve;
 mod response;
+mod traffic;
 
 pub use body::{BodyError, REPLAY_BYTES, RequestBody, TrailerFilter};
 pub use error::UpstreamError;
 pub use h2::Room;
 pub use pool::{Connection, Pool, Upstream};
 pub use response::{UpstreamBody, UpstreamResponse, request, request_http2};
+pub use traffic::Traffic;

@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::error::UpstreamError;
 use super::h2;
 use super::resolve::Resolver;
+use super::traffic::Traffic;
 use crate::model::{Kind, UpstreamSpec, UpstreamTarget};
 use crate::net::deadline::{Deadline, Deadlines};
 use crate::net::stream::Stream;
@@ -21,6 +22,7 @@ use crate::net::stream::Stream;
 pub struct Upstream {
     spec: UpstreamSpec,
     resolver: Option<Resolver>,
+    traffic: Traffic,
 }
 
 /// The connections of one worker to one upstream. Not `Send`: no locks.
@@ -51,12 +53,21 @@ impl Upstream {
     /// Resolves what can be resolved without asking anybody.
     pub fn new(spec: UpstreamSpec) -> Self {
         let resolver = Resolver::new(&spec.target);
-        Self { spec, resolver }
+        Self {
+            spec,
+            resolver,
+            traffic: Traffic::default(),
+        }
     }
 
     /// The validated settings.
     pub fn spec(&self) -> &UpstreamSpec {
         &self.spec
+    }
+
+    /// Where requests say how they fared.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// What a request of our own names as its host.

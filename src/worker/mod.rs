@@ -133,6 +133,7 @@ impl Worker {
             warned: context.warned,
             metrics: context.metrics,
             auth: AuthWorker::new(context.index, deadlines.clone()),
+            current: context.current.clone(),
         };
         Self {
             current: context.current,

@@ -28,7 +28,7 @@ fn house(services: &[&str]) -> House {
     for (index, name) in services.iter().enumerate() {
         let text = format!(
             "port: {}\nupstream: {}\nhealthCheck: false\nauth: {{strategy: none}}\ndependencies:\n  - \
-             {{name: payments, address: \"127.0.0.1:{}\", localPort: {}, credential: {{apiKey: {}}}}}\n",
+             {{name: payments, healthCheck: false, address: \"127.0.0.1:{}\", localPort: {}, credential: {{apiKey: {}}}}}\n",
             public[index],
             stranger.port(),
             payments.port(),

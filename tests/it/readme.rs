@@ -108,7 +108,12 @@ fn the_first_commands_are_the_demo_and_the_tests() {
 
 #[test]
 fn links_lead_somewhere() {
-    for file in ["README.md", "docs/configuration.md", "docs/operation.md"] {
+    for file in [
+        "README.md",
+        "docs/configuration.md",
+        "docs/health.md",
+        "docs/operation.md",
+    ] {
         let path = project().join(file);
         let text = fs::read_to_string(&path).unwrap();
         for target in text
@@ -160,7 +165,12 @@ fn every_command_and_metric_is_described() {
     );
     // Every metric that the documentation names exists.
     let metrics = fs::read_to_string(project().join("docs/metrics.md")).unwrap();
-    for file in ["README.md", "docs/operation.md", "docs/configuration.md"] {
+    for file in [
+        "README.md",
+        "docs/health.md",
+        "docs/operation.md",
+        "docs/configuration.md",
+    ] {
         let text = fs::read_to_string(project().join(file)).unwrap();
         for (at, _) in text.match_indices("outrigger_") {
             let rest = &text[at..];

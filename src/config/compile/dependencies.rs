@@ -257,10 +257,13 @@ fn probe(
     key: &str,
     context: &mut Context<'_>,
 ) -> HealthCheckSpec {
-    match (&raw.health_check, neighbour) {
-        (None, Some(neighbour)) => health::sidecar(neighbour.health_path.as_deref(), context),
-        (written, _) => health::check(written.as_ref(), &format!("{key}.healthCheck"), context),
-    }
+    let sidecar = neighbour.and_then(|neighbour| neighbour.health_path.as_deref());
+    health::check(
+        raw.health_check.as_ref(),
+        &format!("{key}.healthCheck"),
+        sidecar,
+        context,
+    )
 }
 
 fn breaker(

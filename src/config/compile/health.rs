@@ -15,9 +15,14 @@ use crate::model::{
 };
 
 /// Compiles the `healthCheck` at `key`.
+///
+/// `sidecar` is where a dependency's sidecar answers for its health. Unless
+/// another path is written, it is asked for its service's own state: without
+/// `scope=self`, two services that need each other would each wait for the other.
 pub(super) fn check(
     written: Option<&Short<RawHealthCheck>>,
     key: &str,
+    sidecar: Option<&str>,
     context: &mut Context<'_>,
 ) -> HealthCheckSpec {
     let empty = RawHealthCheck::default();
@@ -28,6 +33,11 @@ pub(super) fn check(
         Some(Short::Full(full)) => (full, full.path.as_ref(), format!("{key}.path")),
     };
     let probe = probe(full, key, context);
+    let sidecar = sidecar.filter(|own| path.is_none_or(|path| path == own));
+    if let Some(own) = sidecar {
+        let path = Arc::from(format!("{own}?scope=self"));
+        return HealthCheckSpec::Check(AppHealthCheck::Path(path), probe);
+    }
     let Some(path) = path else {
         return HealthCheckSpec::Unset(probe);
     };
@@ -280,18 +290,6 @@ fn propagation(list: &[RawPropagation]) -> Vec<Propagation> {
         }
     }
     formats
-}
-
-/// The probe of a sidecar's own state.
-pub(super) fn sidecar(path: Option<&str>, context: &mut Context<'_>) -> HealthCheckSpec {
-    let probe = probe(&RawHealthCheck::default(), "healthCheck", context);
-    match path {
-        Some(path) => HealthCheckSpec::Check(
-            AppHealthCheck::Path(Arc::from(format!("{path}?scope=self"))),
-            probe,
-        ),
-        None => HealthCheckSpec::Unset(probe),
-    }
 }
 
 /// Whole milliseconds as written in `…Millis` keys.

@@ -44,7 +44,7 @@ pub(in crate::config) fn service(
         listen,
         upstream,
         dependencies,
-        health_check: health::check(raw.health_check.as_ref(), "healthCheck", context),
+        health_check: health::check(raw.health_check.as_ref(), "healthCheck", None, context),
         health: health::health(raw.health.as_ref(), context),
         limits: health::limits(raw.limits.as_ref(), context),
         upgrades: health::upgrades(raw.upgrades.as_ref(), context),

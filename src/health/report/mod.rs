@@ -4,27 +4,43 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::check::{CheckCell, CheckState};
+use super::check::{CheckCell, CheckReading, CheckState};
 use super::severity::{Severity, severity};
-use crate::model::{HealthDetails, ServiceName, ServiceSpec, is_private, rfc3339_string};
+use crate::model::{
+    HealthDetails, HealthSpec, ServiceName, ServiceSpec, is_private, rfc3339_string,
+};
 
 /// What is watched for one service. Kept by its part of the snapshot.
 #[derive(Debug)]
 pub struct ServiceHealth {
     pub name: ServiceName,
     pub version: Option<Arc<str>>,
-    /// Public port.
-    pub port: u16,
+    /// Public port; `None` where there never was a good version.
+    pub port: Option<u16>,
     /// 200..=599.
     pub degraded_status: u16,
     pub app: Arc<CheckCell>,
     pub database: Option<WatchedDatabase>,
     pub dependencies: Vec<WatchedDependency>,
+    /// There is a good version.
+    configured: bool,
     draining: AtomicBool,
+}
+
+/// What the monitors of a service write into. Cells are kept across versions
+/// for as long as the same thing is watched in the same way.
+#[derive(Debug)]
+pub struct Watched {
+    pub app: Arc<CheckCell>,
+    /// Where a service has a database: an input like the app's. Whoever looks
+    /// after the database records into its cell; while nothing was recorded it
+    /// counts as down.
+    pub database: Option<WatchedDatabase>,
+    pub dependencies: Vec<WatchedDependency>,
 }
 
 /// The database of a service.
@@ -129,17 +145,37 @@ impl Report {
 }
 
 impl ServiceHealth {
-    /// What is watched for a service: its app. `app` is the cell its monitor
-    /// writes, kept across versions as long as the same thing is watched.
-    pub fn new(spec: &ServiceSpec, app: Arc<CheckCell>) -> Self {
+    /// The health of a good version.
+    pub fn new(spec: &ServiceSpec, watched: Watched) -> Self {
+        let Watched {
+            app,
+            database,
+            dependencies,
+        } = watched;
         Self {
             name: spec.name.clone(),
             version: spec.version.clone(),
-            port: spec.port,
+            port: Some(spec.port),
             degraded_status: spec.health.degraded_status,
             app,
+            database,
+            dependencies,
+            configured: true,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Of a service that never had a good version: unhealthy.
+    pub fn unconfigured(name: ServiceName) -> Self {
+        Self {
+            name,
+            version: None,
+            port: None,
+            degraded_status: HealthSpec::default().degraded_status,
+            app: Arc::new(CheckCell::new(Duration::MAX, Instant::now())),
             database: None,
             dependencies: Vec::new(),
+            configured: false,
             draining: AtomicBool::new(false),
         }
     }
@@ -151,26 +187,14 @@ impl ServiceHealth {
 
     /// The state from the last results; nothing is asked.
     pub fn report(&self, view: View, now: Moment) -> Report {
-        let draining = view.draining || self.draining.load(Ordering::Relaxed);
-        let app = self.app.read(now.instant);
-        let database = self
-            .database
-            .as_ref()
-            .map(|database| (database.check.state(now.instant), database.required));
-        let dependencies: Vec<(&WatchedDependency, CheckState)> = match view.scope {
-            Scope::All => self
+        let found = self.found(view, now.instant);
+        let others = found.database.into_iter().chain(
+            found
                 .dependencies
-                .iter()
-                .map(|dependency| (dependency, dependency.check.state(now.instant)))
-                .collect(),
-            Scope::Own => Vec::new(),
-        };
-        let others = database.into_iter().chain(
-            dependencies
                 .iter()
                 .map(|(dependency, state)| (*state, dependency.required)),
         );
-        let severity = severity(draining, app.state, others);
+        let severity = severity(found.draining, found.app.state, others);
         let mut body = ReportBody {
             service: self.name.name().to_owned(),
             domain: None,
@@ -183,23 +207,7 @@ impl ServiceHealth {
             message: None,
         };
         if view.details {
-            let message = complaints(draining, app.state, database, &dependencies);
-            body.domain = Some(self.name.domain().to_owned());
-            body.port = Some(self.port);
-            body.response_time = Some(u64::try_from(app.took.as_millis()).unwrap_or(u64::MAX));
-            // A version that was not written is shown as unknown: the member
-            // is part of the reference's shape.
-            body.version = Some(self.version.as_deref().unwrap_or("unknown").to_owned());
-            body.checks = Some(Checks {
-                http: app.state.is_up(),
-                database: database.map(|(state, _)| state.is_up()),
-                dependencies: dependencies
-                    .iter()
-                    .filter(|(_, state)| *state != CheckState::Off)
-                    .map(|(dependency, state)| (dependency.name.as_ref().to_owned(), state.is_up()))
-                    .collect(),
-            });
-            body.message = Some(message).filter(|message| !message.is_empty());
+            self.detail(&mut body, &found);
         }
         Report {
             severity,
@@ -208,30 +216,80 @@ impl ServiceHealth {
         }
     }
 
+    fn found(&self, view: View, now: Instant) -> Found<'_> {
+        let database = self.database.as_ref();
+        Found {
+            draining: view.draining || self.draining.load(Ordering::Relaxed),
+            app: self.app.read(now),
+            database: database.map(|database| (database.check.state(now), database.required)),
+            dependencies: match view.scope {
+                Scope::All => self
+                    .dependencies
+                    .iter()
+                    .map(|dependency| (dependency, dependency.check.state(now)))
+                    .collect(),
+                Scope::Own => Vec::new(),
+            },
+        }
+    }
+
+    fn detail(&self, body: &mut ReportBody, found: &Found<'_>) {
+        let Found {
+            app,
+            database,
+            dependencies,
+            ..
+        } = found;
+        let message = match self.configured {
+            true => complaints(found),
+            false => "there is no good configuration".to_owned(),
+        };
+        body.domain = Some(self.name.domain().to_owned());
+        body.port = self.port;
+        body.response_time = Some(u64::try_from(app.took.as_millis()).unwrap_or(u64::MAX));
+        // A version that was not written is shown as unknown: the member
+        // is part of the reference's shape.
+        body.version = Some(self.version.as_deref().unwrap_or("unknown").to_owned());
+        body.checks = Some(Checks {
+            http: app.state.is_up(),
+            database: database.map(|(state, _)| state.is_up()),
+            dependencies: dependencies
+                .iter()
+                .filter(|(_, state)| *state != CheckState::Off)
+                .map(|(dependency, state)| (dependency.name.as_ref().to_owned(), state.is_up()))
+                .collect(),
+        });
+        body.message = Some(message).filter(|message| !message.is_empty());
+    }
+
     /// Whether any monitor of this service's app has a result, or needs none.
     pub fn was_checked(&self, now: Instant) -> bool {
         self.app.state(now) != CheckState::Unknown
     }
 }
 
-/// `the app is down; payments is stale`.
-fn complaints(
+/// The last results of everything a report is about.
+struct Found<'a> {
     draining: bool,
-    app: CheckState,
+    app: CheckReading,
+    /// With whether it is required.
     database: Option<(CheckState, bool)>,
-    dependencies: &[(&WatchedDependency, CheckState)],
-) -> String {
+    dependencies: Vec<(&'a WatchedDependency, CheckState)>,
+}
+
+/// `the app is down; payments is stale`.
+fn complaints(found: &Found<'_>) -> String {
     let mut list = Vec::new();
-    if draining {
+    if found.draining {
         list.push("draining".to_owned());
     }
-    if let Some(complaint) = app.complaint() {
+    if let Some(complaint) = found.app.state.complaint() {
         list.push(format!("the app is {complaint}"));
     }
-    if let Some(complaint) = database.and_then(|(state, _)| state.complaint()) {
+    if let Some(complaint) = found.database.and_then(|(state, _)| state.complaint()) {
         list.push(format!("the database is {complaint}"));
     }
-    for (dependency, state) in dependencies {
+    for (dependency, state) in &found.dependencies {
         if let Some(complaint) = state.complaint() {
             list.push(format!("{} is {complaint}", dependency.name));
         }

@@ -21,7 +21,7 @@ fn case() -> Case {
     let orders = ServiceHealth {
         name: ServiceName::new("shop", "orders").expect("valid"),
         version: Some(Arc::from("1.2.0")),
-        port: 3002,
+        port: Some(3002),
         degraded_status: 202,
         app: cell(),
         database: Some(WatchedDatabase {
@@ -33,16 +33,18 @@ fn case() -> Case {
             dependency("users", true, cell()),
             dependency("billing", true, Arc::new(CheckCell::off(instant))),
         ],
+        configured: true,
         draining: AtomicBool::new(false),
     };
     let users = ServiceHealth {
         name: ServiceName::new("shop", "users").expect("valid"),
         version: None,
-        port: 3001,
+        port: Some(3001),
         degraded_status: 202,
         app: cell(),
         database: None,
         dependencies: Vec::new(),
+        configured: true,
         draining: AtomicBool::new(false),
     };
     Case {
@@ -159,5 +161,154 @@ fn details_are_for_the_neighbourhood() {
     ] {
         let peer = peer.parse().expect("address");
         assert_eq!(shows_details(details, peer, forwarded), expected, "{peer}");
+    }
+}
+
+/// A service with an app, perhaps a database and perhaps one dependency, in
+/// this state; `None` = there is none, else whether it is up and required.
+fn combined(
+    app: bool,
+    database: Option<(bool, bool)>,
+    dependency: Option<(bool, bool)>,
+    now: Moment,
+) -> ServiceHealth {
+    let cell = |up| {
+        let cell = CheckCell::new(INTERVAL, now.instant);
+        cell.record(up, Duration::from_millis(7), now.instant);
+        Arc::new(cell)
+    };
+    ServiceHealth {
+        name: ServiceName::new("shop", "orders").expect("valid"),
+        version: Some(Arc::from("1.2.0")),
+        port: Some(3002),
+        degraded_status: 202,
+        app: cell(app),
+        database: database.map(|(up, required)| WatchedDatabase {
+            required,
+            check: cell(up),
+        }),
+        dependencies: dependency
+            .into_iter()
+            .map(|(up, required)| WatchedDependency {
+                name: Arc::from("payments"),
+                required,
+                check: cell(up),
+            })
+            .collect(),
+        configured: true,
+        draining: AtomicBool::new(false),
+    }
+}
+
+/// Every combination, with the status and the members of the body in full: the
+/// table is the contract.
+#[test]
+fn every_combination_has_its_status_and_shape() {
+    let now = case().now;
+    let all = [
+        None,
+        Some((true, true)),
+        Some((false, true)),
+        Some((true, false)),
+        Some((false, false)),
+    ];
+    let word = |state: Option<(bool, bool)>| match state {
+        None => "none".to_owned(),
+        Some((up, required)) => {
+            let up = if up { "up" } else { "down" };
+            let required = if required { "required" } else { "optional" };
+            format!("{up} {required}")
+        }
+    };
+    let mut table = String::new();
+    for draining in [false, true] {
+        for app in [true, false] {
+            for database in all {
+                for dependency in all {
+                    let health = combined(app, database, dependency, now);
+                    let report = health.report(View { draining, ..FULL }, now);
+                    assert_eq!(
+                        report.severity,
+                        expected(draining, app, database, dependency)
+                    );
+                    let mut body: serde_json::Value =
+                        serde_json::from_slice(&report.json()).expect("json");
+                    let body = body.as_object_mut().expect("an object");
+                    assert_eq!(body.remove("service"), Some("orders".into()));
+                    assert_eq!(body.remove("domain"), Some("shop".into()));
+                    assert_eq!(body.remove("port"), Some(3002.into()));
+                    assert_eq!(body.remove("version"), Some("1.2.0".into()));
+                    assert_eq!(body.remove("responseTime"), Some(7.into()));
+                    assert_eq!(
+                        body.remove("timestamp"),
+                        Some("2023-11-14T22:13:20.000Z".into())
+                    );
+                    table += &format!(
+                        "{}app {}, database {}, dependency {}: {} {}\n",
+                        if draining { "draining, " } else { "" },
+                        if app { "up" } else { "down" },
+                        word(database),
+                        word(dependency),
+                        report.http_status,
+                        serde_json::Value::Object(body.clone()),
+                    );
+                }
+            }
+        }
+    }
+    insta::assert_snapshot!(table);
+}
+
+/// The rules of SPEC §5, read once more.
+fn expected(
+    draining: bool,
+    app: bool,
+    database: Option<(bool, bool)>,
+    dependency: Option<(bool, bool)>,
+) -> Severity {
+    let missing = |part: Option<(bool, bool)>, required: bool| part == Some((false, required));
+    if draining {
+        return Severity::Stopped;
+    }
+    if !app || missing(database, true) || missing(dependency, true) {
+        return Severity::Unhealthy;
+    }
+    if missing(database, false) || missing(dependency, false) {
+        return Severity::Degraded;
+    }
+    Severity::Healthy
+}
+
+#[test]
+fn a_service_without_a_good_version_is_unhealthy() {
+    let case = case();
+    case.all_up();
+    let name = ServiceName::new("shop", "broken").expect("valid");
+    let broken = ServiceHealth::unconfigured(name);
+    let aggregate = aggregate([&case.users, &broken], FULL, case.now);
+    assert_eq!(aggregate.http_status, 503);
+    let body: serde_json::Value = serde_json::from_slice(&aggregate.json()).expect("json");
+    assert_eq!(body["totalServices"], 2);
+    assert_eq!(body["unhealthy"], 1);
+    assert_eq!(
+        body["services"][1]["message"],
+        "there is no good configuration"
+    );
+}
+
+#[test]
+fn strangers_learn_no_more_than_the_status() {
+    let case = case();
+    let stranger = View {
+        details: false,
+        ..FULL
+    };
+    for report in [
+        case.orders.report(stranger, case.now),
+        ServiceHealth::unconfigured(case.orders.name.clone()).report(stranger, case.now),
+    ] {
+        let body: serde_json::Value = serde_json::from_slice(&report.json()).expect("json");
+        let members: Vec<&String> = body.as_object().expect("an object").keys().collect();
+        assert_eq!(members, ["service", "status", "timestamp"]);
     }
 }

@@ -346,9 +346,10 @@ impl Inner {
             .filter_map(std::sync::Weak::upgrade)
             .collect();
         for gauge in gauges {
-            let HealthGauge { target, kind, up } = &*gauge;
-            let value = f64::from(u8::from(up.load(Ordering::Relaxed)));
-            health.add(&[target, kind.as_str()], value);
+            if let Some(up) = gauge.is_up() {
+                let value = f64::from(u8::from(up));
+                health.add(&[&gauge.target, gauge.kind.as_str()], value);
+            }
         }
         let mut build = Filling::new(&families::BUILD_INFO);
         build.add(&[env!("CARGO_PKG_VERSION")], 1.0);

@@ -15,7 +15,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Registry, TextEncoder};
 
@@ -72,13 +72,28 @@ impl HealthKind {
 pub struct HealthGauge {
     target: Arc<str>,
     kind: HealthKind,
+    made: Instant,
     up: AtomicBool,
+    /// When the result no longer counts, in milliseconds after `made`; 0 =
+    /// there is none yet.
+    until_ms: AtomicU64,
 }
 
 impl HealthGauge {
-    /// Whether the target is up.
-    pub fn set(&self, up: bool) {
+    /// Whether the target is up, and for how long that counts: a monitor that
+    /// is stuck leaves no 1 behind.
+    pub fn set(&self, up: bool, counts_for: Duration) {
+        let until = self.made.elapsed().saturating_add(counts_for);
+        let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
         self.up.store(up, Ordering::Relaxed);
+        self.until_ms.store(until_ms.max(1), Ordering::Relaxed);
+    }
+
+    /// As shown: `None` before the first result.
+    fn is_up(&self) -> Option<bool> {
+        let until_ms = self.until_ms.load(Ordering::Relaxed);
+        let fresh = self.made.elapsed().as_millis() <= u128::from(until_ms);
+        (until_ms != 0).then(|| fresh && self.up.load(Ordering::Relaxed))
     }
 }
 
@@ -167,7 +182,9 @@ impl Metrics {
         let made = Arc::new(HealthGauge {
             target,
             kind,
+            made: Instant::now(),
             up: AtomicBool::new(false),
+            until_ms: AtomicU64::new(0),
         });
         gauges.insert(key, Arc::downgrade(&made));
         made

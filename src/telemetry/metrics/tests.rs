@@ -49,7 +49,9 @@ fn everything_recorded_is_summed_over_the_workers() {
     shard.request(outbound, &brew, 418, duration, duration);
     users.set_stale(true);
     let gauge = metrics.health("shop/users", HealthKind::App);
-    gauge.set(true);
+    gauge.set(true, Duration::from_secs(60));
+    // Not shown: it has no result yet.
+    let _silent = metrics.health("billing", HealthKind::Dependency);
     metrics.config_reload(ReloadResult::Applied);
     metrics.config_in_force(3, &Arc::from("abc"));
     metrics.config_success(UNIX_EPOCH + Duration::from_millis(1_700_000_000_250));
@@ -59,6 +61,25 @@ fn everything_recorded_is_summed_over_the_workers() {
     metrics.task_panic("monitor");
     insta::assert_snapshot!(stable(&metrics));
     assert_eq!(users.inbound_in_flight(), 1);
+}
+
+#[test]
+fn a_result_that_is_too_old_is_not_up() {
+    let metrics = Metrics::new(1);
+    let gauge = metrics.health("shop/users", HealthKind::App);
+    let shown = |value: u8| {
+        let line =
+            format!("outrigger_health_status{{target=\"shop/users\",kind=\"app\"}} {value}\n");
+        metrics.encode().contains(&line)
+    };
+    assert!(!shown(0) && !shown(1));
+    gauge.set(true, Duration::MAX);
+    assert!(shown(1));
+    gauge.set(true, Duration::ZERO);
+    let began = std::time::Instant::now();
+    while !shown(0) {
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
 }
 
 #[test]

@@ -72,6 +72,11 @@ impl Endpoint {
         &self.host
     }
 
+    /// What connects to it.
+    pub(in crate::upstream) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
     /// The clock is read only for an address that is left out.
     pub(super) fn standing(&self, now_ms: impl FnOnce() -> u64) -> Standing {
         match self.until_ms.load(Ordering::Acquire) {

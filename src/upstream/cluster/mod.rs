@@ -27,6 +27,7 @@ pub use lanes::{Lanes, Pick};
 
 use super::error::UpstreamError;
 use super::pool::Upstream;
+use super::traffic::Traffic;
 use crate::model::{Address, DependencySpec, HeaderCase, Kind, UpstreamSpec, UpstreamTarget};
 use crate::telemetry::metrics::PeerMetrics;
 use breaker::{Breaker, Gate};
@@ -50,6 +51,7 @@ pub struct Cluster {
     /// Look-ups that ended, well or not.
     looked_up: watch::Sender<u64>,
     breaker: Option<Breaker>,
+    traffic: Traffic,
     began: Instant,
 }
 
@@ -72,6 +74,7 @@ impl Cluster {
             endpoints: ArcSwap::from_pointee(Vec::new()),
             looked_up: watch::Sender::new(0),
             breaker: spec.breaker.as_ref().map(Breaker::new),
+            traffic: Traffic::default(),
             began: Instant::now(),
         };
         let literal = |address: &Address| {
@@ -128,8 +131,18 @@ impl Cluster {
         Arc::new(Endpoint::new(socket, host, Upstream::new(spec)))
     }
 
+    /// Every address known now.
+    pub(super) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
+        self.endpoints.load_full()
+    }
+
+    /// Where calls say how they fared.
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Waits while there never was an answer for any address.
-    async fn known(&self) -> Result<(), UpstreamError> {
+    pub(super) async fn known(&self) -> Result<(), UpstreamError> {
         if !self.endpoints.load().is_empty() {
             return Ok(());
         }
@@ -214,6 +227,7 @@ impl Admission {
     }
 
     fn succeeded(&mut self) {
+        self.cluster.traffic.succeeded();
         let probe = std::mem::take(&mut self.probe);
         let Some(breaker) = &self.cluster.breaker else {
             return;
@@ -226,6 +240,7 @@ impl Admission {
     }
 
     fn failed(&mut self) {
+        self.cluster.traffic.failed();
         let probe = std::mem::take(&mut self.probe);
         let Some(breaker) = &self.cluster.breaker else {
             return;

@@ -11,7 +11,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::model::UpstreamProtocol;
+use crate::model::{Kind, UpstreamProtocol};
 use crate::net::stream::Stream;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::Upstream;
@@ -43,6 +43,9 @@ pub enum ProbeError {
     Timeout,
     #[error(transparent)]
     Connect(UpstreamError),
+    /// Of a kind of target that is not asked over HTTP; for the log.
+    #[error("{0}")]
+    Other(Box<dyn std::error::Error + Send + Sync>),
     #[error("the exchange failed: {0}")]
     Exchange(#[from] hyper::Error),
     #[error("answered {0}")]
@@ -57,12 +60,18 @@ type ProbeBody = BoxBody<Bytes, Infallible>;
 const MAX_GRPC_ANSWER: usize = 1024;
 
 impl Probe {
-    /// Asks once; the caller limits the time.
-    pub(super) async fn ask(&self, upstream: &Upstream) -> Result<(), ProbeError> {
+    /// Asks once, naming `host`; the caller limits the time.
+    pub(super) async fn ask(&self, upstream: &Upstream, host: &str) -> Result<(), ProbeError> {
+        if upstream.spec().tls.is_some() {
+            return Err(ProbeError::Connect(UpstreamError::connecting(
+                Kind::UpstreamTls,
+                "https is not spoken to it yet",
+            )));
+        }
         let (stream, _) = upstream.dial().await.map_err(ProbeError::Connect)?;
         match self {
             Self::Http { path, expects } => {
-                let request = http_request(path, upstream);
+                let request = build(Method::GET, path, host, upstream, Bytes::new());
                 let response = match upstream.spec().protocol {
                     UpstreamProtocol::H2c => over_http2(stream, request).await?.0,
                     UpstreamProtocol::Http1 | UpstreamProtocol::Auto => {
@@ -71,7 +80,7 @@ impl Probe {
                 };
                 expects.judge(response.status())
             }
-            Self::Grpc => ask_grpc(stream, upstream).await,
+            Self::Grpc => ask_grpc(stream, host, upstream).await,
         }
     }
 }
@@ -90,17 +99,13 @@ impl Expectation {
     }
 }
 
-fn http_request(path: &str, upstream: &Upstream) -> Request<ProbeBody> {
-    build(Method::GET, path, upstream, Bytes::new())
-}
-
 /// Unary call of `Check` with an empty `HealthCheckRequest`.
-async fn ask_grpc(stream: Stream, upstream: &Upstream) -> Result<(), ProbeError> {
+async fn ask_grpc(stream: Stream, host: &str, upstream: &Upstream) -> Result<(), ProbeError> {
     let mut frame = BytesMut::with_capacity(5);
     frame.put_u8(0);
     frame.put_u32(0);
     let path = "/grpc.health.v1.Health/Check";
-    let mut request = build(Method::POST, path, upstream, frame.freeze());
+    let mut request = build(Method::POST, path, host, upstream, frame.freeze());
     let headers = request.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -132,13 +137,18 @@ fn is_serving(answer: &[u8]) -> bool {
         .is_some_and(|message| message == [0x08, 0x01])
 }
 
-fn build(method: Method, path: &str, upstream: &Upstream, body: Bytes) -> Request<ProbeBody> {
-    let authority = upstream.authority();
+fn build(
+    method: Method,
+    path: &str,
+    host: &str,
+    upstream: &Upstream,
+    body: Bytes,
+) -> Request<ProbeBody> {
     let uri = match upstream.spec().protocol {
         UpstreamProtocol::Http1 | UpstreamProtocol::Auto if method == Method::GET => {
             path.to_owned()
         }
-        _ => format!("http://{authority}{path}"),
+        _ => format!("http://{host}{path}"),
     };
     let body = Full::new(body).boxed();
     let mut request = Request::new(body);
@@ -146,7 +156,7 @@ fn build(method: Method, path: &str, upstream: &Upstream, body: Bytes) -> Reques
     // A path that is no target was refused with the configuration.
     *request.uri_mut() = uri.parse().unwrap_or_default();
     let headers = request.headers_mut();
-    if let Ok(host) = header::HeaderValue::from_str(&authority) {
+    if let Ok(host) = header::HeaderValue::from_str(host) {
         headers.insert(header::HOST, host);
     }
     headers.insert(

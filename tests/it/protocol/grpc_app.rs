@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,17 +60,19 @@ impl Decoder for BytesCodec {
 
 /// What the server has seen.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Metadata of each call.
     pub(super) metadata: Mutex<Vec<MetadataMap>>,
     pub(super) begun: AtomicUsize,
     /// Calls that were dropped before their end.
     pub(super) cancelled: AtomicUsize,
+    /// What it says of itself when asked for its health.
+    not_serving: AtomicBool,
 }
 
 impl Seen {
     #[track_caller]
-    pub(super) fn last(&self) -> MetadataMap {
+    pub(crate) fn last(&self) -> MetadataMap {
         let all = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
         all.last().expect("the server was called").clone()
     }
@@ -119,6 +121,17 @@ impl StreamingService<Bytes> for Call {
         let (seen, path) = (Arc::clone(&self.seen), self.path.clone());
         Box::pin(async move { answer(&path, seen, request).await })
     }
+}
+
+/// HealthCheckResponse { status: SERVING or NOT_SERVING }.
+fn health(seen: &Seen) -> Answers {
+    let message: &[u8] = match seen.not_serving.load(Ordering::Acquire) {
+        false => b"\x08\x01",
+        true => b"\x08\x02",
+    };
+    ended(futures_util::stream::iter([Ok(Bytes::from_static(
+        message,
+    ))]))
 }
 
 async fn answer(
@@ -184,10 +197,7 @@ async fn answer(
             });
             Box::pin(first.chain(hang))
         }
-        // HealthCheckResponse { status: SERVING }.
-        "/grpc.health.v1.Health/Check" => ended(futures_util::stream::iter([Ok(
-            Bytes::from_static(b"\x08\x01"),
-        )])),
+        "/grpc.health.v1.Health/Check" => health(&seen),
         _ => return Err(Status::unimplemented("no such method")),
     };
     let mut response = Response::new(answers);
@@ -198,14 +208,14 @@ async fn answer(
 }
 
 /// A gRPC server on a runtime of its own; ends when dropped.
-pub(super) struct GrpcApp {
-    pub(super) port: u16,
-    pub(super) seen: Arc<Seen>,
+pub(crate) struct GrpcApp {
+    pub(crate) port: u16,
+    pub(crate) seen: Arc<Seen>,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl GrpcApp {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let runtime = runtime();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = runtime.block_on(TcpListener::bind(any)).unwrap();
@@ -230,6 +240,11 @@ impl GrpcApp {
             seen,
             _runtime: runtime,
         }
+    }
+
+    /// Whether it says that it serves, when asked for its health.
+    pub(crate) fn serves(&self, serves: bool) {
+        self.seen.not_serving.store(!serves, Ordering::Release);
     }
 }
 

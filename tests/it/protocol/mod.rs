@@ -6,7 +6,7 @@ mod causes;
 mod framing;
 mod front;
 mod grpc;
-mod grpc_app;
+pub(crate) mod grpc_app;
 mod h2c;
 mod http1;
 mod http2;

@@ -25,10 +25,13 @@ impl Wrapper {
         wrapper.works().then_some(wrapper)
     }
 
-    /// A network of its own with loopback and, beside it, the address
-    /// [`OTHER_ADDRESS`]; nothing else can be reached.
+    /// A network of its own with loopback and, beside it, the addresses
+    /// [`OTHER_ADDRESS`] and [`PUBLIC_ADDRESS`]; nothing else can be reached.
     pub(crate) fn own_network() -> Option<Self> {
-        let script = format!("ip link set lo up && ip address add {OTHER_ADDRESS}/32 dev lo");
+        let script = format!(
+            "ip link set lo up && ip address add {OTHER_ADDRESS}/32 dev lo \
+             && ip address add {PUBLIC_ADDRESS}/32 dev lo"
+        );
         let wrapper = Self::shell(&["unshare", "--user", "--map-root-user", "--net"], &script);
         wrapper.works().then_some(wrapper)
     }
@@ -146,6 +149,9 @@ impl Wrapper {
 
 /// An address of the machine that is not loopback, inside [`Wrapper::own_network`].
 pub(crate) const OTHER_ADDRESS: &str = "10.201.0.1";
+
+/// The same, of a kind that anybody on the internet may have.
+pub(crate) const PUBLIC_ADDRESS: &str = "203.0.113.7";
 
 /// Runs one `#[ignore]`d test of this binary inside `wrapper` and passes its
 /// verdict on.

@@ -14,6 +14,7 @@ pub(crate) mod load;
 pub(crate) mod manifests;
 pub(crate) mod message;
 pub(crate) mod metrics;
+pub(crate) mod moody;
 pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod process;
