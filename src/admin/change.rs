@@ -226,7 +226,7 @@ pub(super) async fn explain(
         scheme: "http",
         host: host.unwrap_or(service.name.name()),
         certificate: None,
-        trace: &[],
+        trace: None,
     });
     let own = || ready.spec.upstream.target.to_string();
     let body = ExplainAnswer {

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::monitors::Monitors;
+use super::spans::Spans;
 use crate::control::AfterPublish;
 use crate::model::{ProcessSettings, Requirement, ServiceName};
 use crate::snapshot::{Ready, Service};
@@ -16,6 +17,7 @@ use crate::telemetry::log::{LogHandle, LogSettings};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::supervise::Supervisor;
 use crate::upstream::cluster::Cluster;
+use crate::worker;
 
 /// Names looked up at a time: a resolver that hangs must not take every thread
 /// of the blocking pool.
@@ -29,6 +31,7 @@ pub(super) struct Following {
     services: BTreeMap<ServiceName, Monitors>,
     names: BTreeMap<ServiceName, Vec<Name>>,
     lookups: Arc<Semaphore>,
+    spans: Spans,
 }
 
 /// The look-ups of one dependency.
@@ -40,14 +43,15 @@ struct Name {
 }
 
 impl Following {
-    pub(super) fn new(metrics: Metrics, log: LogHandle, supervisor: Supervisor) -> Self {
+    pub(super) fn new(shared: &worker::Shared, supervisor: Supervisor, spans: Spans) -> Self {
         Self {
-            metrics,
-            log,
+            metrics: shared.metrics.clone(),
+            log: shared.log.clone(),
             supervisor,
             services: BTreeMap::new(),
             names: BTreeMap::new(),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
+            spans,
         }
     }
 
@@ -100,5 +104,6 @@ impl AfterPublish for Following {
 
     fn settings(&mut self, settings: &Arc<ProcessSettings>) {
         self.log.apply(LogSettings::of(settings));
+        self.spans.configure(&settings.exporter);
     }
 }

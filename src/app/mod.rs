@@ -11,12 +11,12 @@ mod monitors;
 mod panics;
 mod run;
 mod signals;
+mod spans;
 
 use std::ffi::OsString;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ use crate::telemetry::supervise::Supervisor;
 use crate::worker::{self, WorkerContext};
 use child::Plan;
 use signals::Signals;
+use spans::{SpanTask, Spans};
 
 /// Commands in a worker's queue; the control loop waits for each to be done.
 const WORKER_QUEUE: usize = 16;
@@ -98,6 +99,7 @@ pub struct Bound {
     drain: DrainTrigger,
     command: Option<Plan>,
     started: Pending,
+    exporter: (Spans, SpanTask),
 }
 
 /// Loads, binds and publishes; nothing is served by doors yet, but services
@@ -106,15 +108,8 @@ pub struct Bound {
 /// # Errors
 /// [`StartError`]; nothing is left behind then.
 pub fn build(options: Options) -> Result<Bound, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(32)
-        .build()
-        .map_err(StartError::Runtime)?;
     // First of all: as process 1 an unhandled signal would be lost.
-    let handled = signals::handled(!options.command.is_empty());
-    let signals = runtime.block_on(async { Signals::listen(handled) });
-    let signals = signals.map_err(StartError::Runtime)?;
+    let (runtime, signals) = start_runtime(!options.command.is_empty())?;
     let process = load_process(&options.flags, &options.environment).map_err(StartError::Config)?;
     let settings = Arc::clone(&process.settings);
     let found_limit = files::raise_limit();
@@ -127,12 +122,21 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
     let doors = bind_doors(&settings)?;
     let (publisher, current) = snapshot::channel(Arc::clone(&settings));
     let liveness = Liveness::new(LIVENESS_PATIENCE, Instant::now());
-    let crew = Crew::start(settings.workers, &current, &log, &metrics, &liveness)?;
+    let (spans, span_task) = Spans::new(&settings.exporter, &metrics, log.clone());
+    let shared = worker::Shared {
+        current: current.clone(),
+        log: log.clone(),
+        warned: Arc::default(),
+        metrics: metrics.clone(),
+        liveness: liveness.clone(),
+        spans: spans.queue(),
+    };
+    let crew = Crew::start(settings.workers, &shared)?;
     let supervisor = Supervisor::new(metrics.clone(), liveness.clone());
     let board = StatusBoard::default();
     let (command_sender, commands) = mpsc::channel(ADMIN_QUEUE);
     let (lifecycle_sender, lifecycle) = mpsc::channel(2);
-    let following = follow::Following::new(metrics.clone(), log.clone(), supervisor.clone());
+    let following = follow::Following::new(&shared, supervisor.clone(), spans.clone());
     let command = Plan::new(&options, found_limit);
     let mut control = Control::new(control::Parts {
         flags: options.flags,
@@ -173,7 +177,20 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
         drain,
         command,
         started,
+        exporter: (spans, span_task),
     })
+}
+
+/// The control runtime, listening for the signals it handles.
+fn start_runtime(with_command: bool) -> Result<(tokio::runtime::Runtime, Signals), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(32)
+        .build()
+        .map_err(StartError::Runtime)?;
+    let handled = signals::handled(with_command);
+    let signals = runtime.block_on(async { Signals::listen(handled) });
+    Ok((runtime, signals.map_err(StartError::Runtime)?))
 }
 
 /// The data threads.
@@ -185,29 +202,18 @@ struct Crew {
 }
 
 impl Crew {
-    fn start(
-        count: usize,
-        current: &snapshot::Current,
-        log: &log::LogHandle,
-        metrics: &Metrics,
-        liveness: &Liveness,
-    ) -> Result<Self, StartError> {
+    fn start(count: usize, shared: &worker::Shared) -> Result<Self, StartError> {
         let (gone_sender, gone) = mpsc::channel(count);
         let mut crew = Self {
             commands: Vec::new(),
             threads: Vec::new(),
             gone,
         };
-        let warned = Arc::new(AtomicBool::new(false));
         for index in 0..count {
             let (sender, commands) = mpsc::channel(WORKER_QUEUE);
             let context = WorkerContext {
                 index,
-                current: current.clone(),
-                log: log.clone(),
-                warned: Arc::clone(&warned),
-                metrics: metrics.clone(),
-                liveness: liveness.clone(),
+                shared: shared.clone(),
                 commands,
             };
             let thread =

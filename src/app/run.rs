@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::child::{Child, Plan};
 use super::signals::{Signals, is_ending};
-use super::{Bound, Ended, StartError, ending};
+use super::{Bound, Ended, StartError, ending, spans};
 use crate::admin::{self, DoorKind, House};
 use crate::control::{Control, LifecycleRequest};
 use crate::snapshot::StatusBoard;
@@ -62,6 +62,7 @@ impl Bound {
             drain,
             command,
             started,
+            exporter: (spans, span_task),
         } = self;
         let mut worker_gone = crew.gone;
         let ended = runtime.block_on(async {
@@ -89,7 +90,10 @@ impl Bound {
                 tracing::info!("draining");
                 let mut control = control.into_inner();
                 tokio::select! {
-                    () = ending::drain(&crew.commands, &drain, &house) => {}
+                    () = async {
+                        ending::drain(&crew.commands, &drain, &house).await;
+                        spans.flush().await;
+                    } => {}
                     _ = watch.signals.ending() => {
                         tracing::warn!("told twice to stop, leaving at once");
                     }
@@ -101,12 +105,14 @@ impl Bound {
                     (Err(_), Reason::Asked | Reason::WorkerGone) => Ended::Drained,
                 }
             };
+            let exporting = spans::run(span_task, supervisor.clone());
             let heart = house.liveness.watch("control", Instant::now());
             Ok(tokio::select! {
                 ended = main => ended,
                 // Neither ends.
                 _ = doors => Ended::Drained,
                 () = beat(&heart) => Ended::Drained,
+                () = exporting => Ended::Drained,
             })
         });
         house.log.flush(FLUSH);

@@ -1,5 +1,6 @@
 //! What goes into a decision and what comes out of it.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,8 +9,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
 use smallvec::SmallVec;
 
-use crate::model::{AuthReason, Identity, Kind, Strategy};
+use crate::model::{AuthReason, Identity, Kind, Propagation, Strategy};
 use crate::telemetry::metrics::AuthResult;
+use crate::telemetry::spans::{Resource, Span};
+use crate::trace::{Context, IdGenerator};
 
 /// A request as authentication sees it. Reserved headers are already gone.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +31,22 @@ pub struct Call<'a> {
     pub host: &'a str,
     /// Names of a verified client certificate: URI and DNS names.
     pub certificate: Option<&'a [Arc<str>]>,
-    /// Trace headers of this hop, for the hook's request.
-    pub trace: &'a [(HeaderName, HeaderValue)],
+    /// `None` where tracing is off.
+    pub trace: Option<CallTrace<'a>>,
+}
+
+/// The trace a request is part of, for what is asked on its behalf.
+#[derive(Debug, Clone, Copy)]
+pub struct CallTrace<'a> {
+    /// As far as it is decided while nobody knows the caller.
+    pub context: &'a Context,
+    pub propagate: &'a [Propagation],
+    /// `domain/name`, as trace headers carry it.
+    pub service: &'a HeaderValue,
+    pub resource: &'a Arc<Resource>,
+    pub ids: &'a IdGenerator,
+    /// Where the span of a question is left.
+    pub asked: &'a RefCell<Option<Box<Span>>>,
 }
 
 /// Headers to set toward the app. Five fit without allocation: the four of the

@@ -40,7 +40,7 @@ use crate::telemetry::supervise::Supervisor;
 
 pub use api_key::digest_of;
 pub use build::{AuthContext, BuildError};
-pub use call::{Allowed, Call, Denied, RemoveHeaders, SetHeaders};
+pub use call::{Allowed, Call, CallTrace, Denied, RemoveHeaders, SetHeaders};
 pub use explain::{Decision, Explanation};
 pub use jwt::{KeyError, Mint, MintError, mint};
 pub use worker::AuthWorker;

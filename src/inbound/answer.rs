@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use super::{WorkerParts, streamed, whole};
 use crate::auth::Denied;
 use crate::forward::{self, AnswerBody};
-use crate::model::{Failure, Kind, ServiceName};
+use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::{Record, RecordedFailure};
@@ -113,7 +113,8 @@ pub(super) fn refuse(
         None => {
             let request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok());
             let mut context = ReplyContext::new(service, request_id.unwrap_or_default());
-            context.trace_id = record.trace_id.as_deref();
+            let trace_id = record.trace_id.map(TraceId::text);
+            context.trace_id = trace_id.as_ref().map(TraceIdText::as_str);
             context.grpc = shape.grpc;
             context.head = shape.head;
             whole(reply::problem(failure.kind, &context))

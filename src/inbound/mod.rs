@@ -10,9 +10,10 @@ mod own;
 mod prepare;
 mod site;
 mod target;
+mod traced;
 mod tunnel;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,12 +42,20 @@ pub use tunnel::{PendingTunnel, TunnelSlot};
 pub use answer::Ending;
 use answer::{Passage, Refusal};
 use body::Peeked;
+use traced::Asked;
 
 /// The client's side of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientSide {
     pub peer: IpAddr,
     pub tls: bool,
+}
+
+impl ClientSide {
+    /// Of the URL that the client asked for.
+    const fn scheme(self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
 }
 
 /// Serves the requests of one connection.
@@ -134,13 +143,12 @@ impl Door {
         let Some(ready) = self.local.service.as_ready() else {
             return Err(Failure::new(Kind::ConfigInvalid).into());
         };
-        let mut arrival = self.arrive(ready, parts, body, record)?;
-        ready.reserved.strip(&mut arrival.parts.headers);
-        passage.trace = self.read_trace(ready, &arrival, record);
+        let arrival = self.arrive(ready, parts, body, record, &mut passage.trace)?;
         if let Some(answer) = own::answer(ready, &arrival, self.draining, &self.local.parts) {
             record.asks_about_us();
             return Ok(answer);
         }
+        self.join_trace(ready, &arrival, record, &mut passage.trace)?;
         let in_flight = self
             .local
             .service
@@ -150,15 +158,8 @@ impl Door {
             return Err(Failure::new(Kind::Overloaded).into());
         };
         passage.permit = Some(in_flight);
-        let allowed = self.authenticate(ready, &arrival, record).await?;
-        if let (Some(context), Some(tracing)) = (&mut passage.trace, &ready.spec.tracing) {
-            let caller = trace::Caller {
-                authenticated: allowed.identity.is_some(),
-                peer: self.client.peer,
-                forwarded: arrival.client.forwarded,
-            };
-            context.decide(tracing, &caller);
-        }
+        let trace = &mut passage.trace;
+        let allowed = self.authenticate(ready, &arrival, record, trace).await?;
         let Some(pool) = self.local.pool(allowed.rule) else {
             return Err(Failure::new(Kind::AppUnavailable).into());
         };
@@ -196,45 +197,53 @@ impl Door {
         }
     }
 
-    /// The trace the request is part of, where tracing is on.
-    fn read_trace(
-        &self,
-        ready: &Ready,
-        arrival: &Arrival,
-        record: &mut Record,
-    ) -> Option<trace::Context> {
-        ready.spec.tracing.as_ref()?;
-        let context = trace::Context::read(&arrival.parts.headers, &self.local.parts.ids);
-        record.trace_id = Some(context.shared_trace_id());
-        Some(context)
-    }
-
-    /// Limits and form: everything that can be said before anybody is asked.
+    /// What can be said of a request before anybody is asked, its trace among it.
     fn arrive(
         &self,
         ready: &Ready,
-        parts: Parts,
+        mut parts: Parts,
         body: Incoming,
         record: &mut Record,
+        trace: &mut Option<trace::Context>,
     ) -> Result<Arrival, Failure> {
+        let seen = self.look_at(ready, &parts, &body, record);
+        ready.reserved.strip(&mut parts.headers);
+        *trace = self.read_trace(ready, &parts.headers, record);
+        match seen {
+            Ok((host, client)) => Ok(Arrival {
+                parts,
+                body,
+                host,
+                client,
+            }),
+            Err(failure) => {
+                self.settle_trace(ready, &Asked::unread(&parts), record, trace);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Limits and form, its host and client.
+    fn look_at(
+        &self,
+        ready: &Ready,
+        parts: &Parts,
+        body: &Incoming,
+        record: &mut Record,
+    ) -> Result<(HeaderValue, Client), Failure> {
         if parts.method == Method::CONNECT {
             return Err(Failure::new(Kind::MethodNotAllowed));
         }
-        prepare::check_limits(&ready.spec.limits, &parts, &body)?;
-        forward::check_framing(&parts)?;
-        let host = target::authority(&parts, &ready.default_host)?;
+        prepare::check_limits(&ready.spec.limits, parts, body)?;
+        forward::check_framing(parts)?;
+        let host = target::authority(parts, &ready.default_host)?;
         let trusted = &ready.settings.trusted_proxies;
         let client = Client::of(&parts.headers, self.client.peer, trusted);
         record.client = client.address;
         if client.forwarded && !client.trusted && is_near(client.address) {
             self.local.parts.warn_of_unlisted_proxy(client.address);
         }
-        Ok(Arrival {
-            parts,
-            body,
-            host,
-            client,
-        })
+        Ok((host, client))
     }
 
     async fn authenticate(
@@ -242,6 +251,7 @@ impl Door {
         ready: &Ready,
         arrival: &Arrival,
         record: &mut Record,
+        trace: &mut Option<trace::Context>,
     ) -> Result<Allowed, Refusal> {
         let Arrival {
             parts,
@@ -249,18 +259,29 @@ impl Door {
             client,
             ..
         } = arrival;
+        let asked = RefCell::new(None);
         let call = Call {
             method: &parts.method,
             path: parts.uri.path(),
             query: parts.uri.query(),
             headers: &parts.headers,
             peer: client.address,
-            scheme: if self.client.tls { "https" } else { "http" },
+            scheme: self.client.scheme(),
             host: host.to_str().unwrap_or_default(),
             certificate: None,
-            trace: &[],
+            trace: self.call_trace(ready, trace.as_ref(), &asked),
         };
-        match ready.auth.check(&call, &self.local.parts.auth).await {
+        let checked = ready.auth.check(&call, &self.local.parts.auth).await;
+        if checked
+            .as_ref()
+            .is_ok_and(|allowed| allowed.identity.is_some())
+        {
+            self.settle_trace(ready, &Asked::authenticated(arrival), record, trace);
+        }
+        if let Some(span) = asked.into_inner() {
+            record.add_span(*span);
+        }
+        match checked {
             Ok(allowed) => {
                 let shard = record.shard();
                 shard.auth_decision(allowed.strategy, AuthResult::Allowed, allowed.reason);

@@ -15,6 +15,7 @@ use crate::snapshot::{Current, Service, Snapshot};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Recorder;
+use crate::telemetry::spans::SpanBuffer;
 use crate::trace::IdGenerator;
 use crate::upstream::{Pool, Upstream};
 
@@ -31,6 +32,7 @@ pub struct WorkerParts {
     pub auth: AuthWorker,
     /// For what concerns other services too; requests follow their own version.
     pub current: Current,
+    pub spans: Rc<SpanBuffer>,
 }
 
 impl WorkerParts {
@@ -108,6 +110,8 @@ impl Local {
             log: parts.log.clone(),
             service: service.name.shared_key(),
             generation: snapshot.generation,
+            resource: Arc::clone(&service.resource),
+            spans: Rc::clone(&parts.spans),
         };
         let limits = service
             .as_ready()

@@ -42,7 +42,7 @@ impl PendingTunnel {
         let end = forward::tunnel(client, leftover, switched, idle, deadlines, phase).await;
         match end {
             TunnelEnd::Closed | TunnelEnd::Idle | TunnelEnd::Drained => {}
-            TunnelEnd::Broken(error) => tracing::debug!(%error, "a tunnel broke off"),
+            TunnelEnd::Broken(error) => record.tunnel_broke(&error),
         }
         record.completed();
         drop(permit);

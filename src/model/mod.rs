@@ -5,12 +5,14 @@ mod auth;
 mod database;
 mod effective;
 mod failure;
+pub mod hex;
 mod identity;
 mod name;
 mod origin;
 mod process;
 mod reason;
 mod service;
+mod span;
 mod timestamp;
 
 pub use auth::{
@@ -36,4 +38,5 @@ pub use service::{
     ServiceSpec, TlsClientSpec, TlsServerSpec, TlsVersion, TracingSpec, TrustParent,
     UpstreamProtocol, UpstreamSpec, UpstreamTarget,
 };
+pub use span::{SpanIds, TraceId, TraceIdText};
 pub use timestamp::{rfc3339, rfc3339_string};

@@ -15,13 +15,13 @@ use hyper::body::Incoming;
 
 use crate::drain::Phase;
 use crate::forward::{self, AnswerBody, TunnelEnd};
-use crate::model::{Failure, Kind, ServiceName};
+use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::Watch;
 use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::{Record, RecordedFailure};
-use crate::trace::{REQUEST_ID, RequestId};
+use crate::trace::{self, REQUEST_ID, RequestId};
 use crate::upstream::cluster::Pick;
 use crate::upstream::h1::Switched;
 use crate::upstream::{UpstreamBody, UpstreamError, UpstreamResponse};
@@ -89,7 +89,7 @@ impl CallTunnel {
         } = self;
         let end = forward::tunnel(app, leftover, switched, idle, deadlines, phase).await;
         if let TunnelEnd::Broken(error) = end {
-            tracing::debug!(%error, "a tunnel broke off");
+            record.tunnel_broke(&error);
         }
         record.completed();
         drop(pick);
@@ -113,9 +113,9 @@ pub(super) fn refuse(
     context.allow = METHODS;
     context.grpc = shape.grpc;
     context.head = shape.head;
-    context.trace_id = record
-        .as_ref()
-        .and_then(|record| record.trace_id.as_deref());
+    let trace_id = record.as_ref().and_then(|record| record.trace_id);
+    let trace_id = trace_id.map(TraceId::text);
+    context.trace_id = trace_id.as_ref().map(TraceIdText::as_str);
     let mut response = reply::problem(failure.kind, &context).map(AnswerBody::Whole);
     let headers = response.headers_mut();
     if let Some(next_hop) = next_hop {
@@ -191,6 +191,8 @@ pub(super) fn relay_switch(
 pub(super) struct Passage {
     pub(super) pick: Option<Pick>,
     pub(super) switched: Option<Switched>,
+    /// Where tracing is on.
+    pub(super) trace: Option<trace::Context>,
     /// How long a tunnel may be silent.
     pub(super) idle: Duration,
 }
@@ -207,6 +209,7 @@ pub(super) fn finish(
     let Passage {
         mut pick,
         switched,
+        trace: _,
         idle,
     } = passage;
     if let Some(record) = &mut record {

@@ -13,6 +13,7 @@ use crate::net::deadline::Deadlines;
 use crate::snapshot::{Dependency, Ready, Service, Snapshot};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::record::Recorder;
+use crate::telemetry::spans::SpanBuffer;
 use crate::trace::IdGenerator;
 use crate::upstream::TrailerFilter;
 use crate::upstream::cluster::Lanes;
@@ -26,6 +27,7 @@ pub struct CallerParts {
     /// What apps may not send (ID-1), from headers and trailers.
     pub reserved: crate::forward::Reserved,
     pub trailer_filter: TrailerFilter,
+    pub spans: Rc<SpanBuffer>,
 }
 
 /// Every caller of a worker, in order of name.
@@ -66,7 +68,12 @@ pub(super) struct Found {
 
 impl CallerParts {
     /// For the worker with this index.
-    pub fn new(index: usize, deadlines: Deadlines, log: LogHandle) -> Rc<Self> {
+    pub fn new(
+        index: usize,
+        deadlines: Deadlines,
+        log: LogHandle,
+        spans: Rc<SpanBuffer>,
+    ) -> Rc<Self> {
         let reserved = crate::forward::Reserved::new([]);
         let in_trailers = reserved.clone();
         Rc::new(Self {
@@ -79,6 +86,7 @@ impl CallerParts {
                 crate::forward::strip_trailers(trailers);
             }),
             reserved,
+            spans,
         })
     }
 }
@@ -150,6 +158,12 @@ impl Directory {
         })
     }
 
+    /// Who is taken for the caller where nobody is named.
+    pub(super) fn presumed_caller(&self, slot: Option<u32>) -> Option<&Caller> {
+        let caller = slot.and_then(|slot| self.caller(slot));
+        caller.or(self.callers.first()).map(Rc::as_ref)
+    }
+
     fn caller(&self, slot: u32) -> Option<&Rc<Caller>> {
         let mut callers = self.callers.iter();
         callers.find(|caller| caller.service.slot.index == slot)
@@ -214,6 +228,8 @@ fn recorder(
         log: parts.log.clone(),
         service: service.name.shared_key(),
         generation,
+        resource: Arc::clone(&service.resource),
+        spans: Rc::clone(&parts.spans),
     })
 }
 

@@ -14,6 +14,7 @@ mod target;
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use http::header::{HOST, PROXY_AUTHORIZATION, TE};
@@ -24,7 +25,8 @@ use hyper::body::Incoming;
 use crate::forward::{self, AnswerBody};
 use crate::model::{Failure, Kind};
 use crate::reply;
-use crate::telemetry::record::Record;
+use crate::telemetry::record::{Record, SpanSeed};
+use crate::telemetry::spans::Host;
 use crate::trace::{self, REQUEST_ID};
 use crate::upstream::RequestBody;
 use crate::upstream::h1::{Framing, RequestHead};
@@ -85,7 +87,10 @@ impl Door {
             record.request_id = Some(id.value().clone());
             record.target = parts.uri.path_and_query().cloned();
         }
-        let mut passage = Passage::default();
+        let mut passage = Passage {
+            trace: self.read_trace(&found, &parts, record.as_mut()),
+            ..Passage::default()
+        };
         let (service, next_hop) = match &found {
             Ok(found) => (
                 Some(found.caller.service.name.clone()),
@@ -117,6 +122,38 @@ impl Door {
         answer::finish(response, record, passage, shape.http1, &id, ending)
     }
 
+    /// The trace a call is part of, where tracing is on. The decision that its
+    /// headers carry is the one the app was given.
+    fn read_trace(
+        &self,
+        found: &Result<Found, Failure>,
+        parts: &Parts,
+        record: Option<&mut Record>,
+    ) -> Option<trace::Context> {
+        let (caller, route) = match found {
+            Ok(found) => (&*found.caller, Some(&found.route)),
+            Err(_) => (self.directory.presumed_caller(self.slot())?, None),
+        };
+        let spec = caller.ready()?.spec.tracing.as_ref()?;
+        let record = record?;
+        let mut context = trace::Context::read(&parts.headers, &self.directory.parts.ids);
+        context.follow(spec);
+        record.trace_id = Some(context.trace_id());
+        if context.is_sampled() && record.wants_span() {
+            let address = route.and_then(|route| route.dependency.spec.addresses.first());
+            record.leave_span(Some(SpanSeed {
+                ids: context.span_ids(),
+                version: parts.version,
+                scheme: "http",
+                host: address.map(|address| Host::Known {
+                    host: Arc::clone(&address.host),
+                    port: address.port,
+                }),
+            }));
+        }
+        Some(context)
+    }
+
     fn slot(&self) -> Option<u32> {
         match self.entry {
             Entry::LocalPort { slot, .. } => Some(slot),
@@ -144,7 +181,7 @@ impl Door {
             record.upstream.attempt = attempt;
             Failure::from(&error)
         })?;
-        record.upstream.address = Some(std::sync::Arc::clone(&sent.response.address));
+        record.upstream.address = Some(Arc::clone(&sent.response.address));
         record.upstream.attempt = sent.attempt;
         record.upstream.reused = sent.response.reused;
         passage.pick = Some(sent.pick);
@@ -177,13 +214,11 @@ impl Door {
         let asked = forward::strip_request(headers)?;
         headers.remove(PROXY_AUTHORIZATION);
         headers.remove(HOST);
-        if let Some(tracing) = &ready.spec.tracing {
-            let mut context = trace::Context::read(headers, &shared.ids)
-                .of_call(&ready.trace_name)
-                .map_err(|error| Failure::because(Kind::Loop, error.to_string()))?;
-            context.follow(tracing);
+        if let (Some(context), Some(tracing)) = (&mut passage.trace, &ready.spec.tracing) {
+            context.become_call(&ready.trace_name);
+            let checked = context.check_depth();
+            checked.map_err(|error| Failure::because(Kind::Loop, error.to_string()))?;
             context.write(headers, &tracing.propagate);
-            record.trace_id = Some(context.shared_trace_id());
         }
         if let Some(id) = &record.request_id {
             headers.insert(REQUEST_ID, id.clone());

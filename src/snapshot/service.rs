@@ -13,6 +13,7 @@ use crate::health::ServiceHealth;
 use crate::model::{DependencySpec, ProcessSettings, ServiceName, ServiceSpec};
 use crate::net::Permits;
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
+use crate::telemetry::spans::Resource;
 use crate::upstream::Upstream;
 
 /// Names a service's place in every worker.
@@ -36,6 +37,8 @@ pub struct Service {
     pub in_flight: Permits,
     /// Open client connections, over all workers; kept across versions.
     pub connections: Permits,
+    /// As spans name it.
+    pub resource: Arc<Resource>,
 }
 
 /// Whether there is a good version.
@@ -177,6 +180,14 @@ impl Service {
             .predecessor
             .map(|old| (old.in_flight.clone(), old.connections.clone()))
             .unwrap_or_default();
+        let version = match &state {
+            ServiceState::Ready(ready) => ready.spec.version.clone(),
+            ServiceState::Invalid => None,
+        };
+        let resource = Resource {
+            service: name.clone(),
+            version,
+        };
         Self {
             metrics: context.service_metrics(&name),
             name,
@@ -184,6 +195,7 @@ impl Service {
             state,
             in_flight,
             connections,
+            resource: Arc::new(resource),
         }
     }
 

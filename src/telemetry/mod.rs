@@ -1,4 +1,4 @@
-//! Metrics, logs and the record of one request.
+//! Metrics, logs, spans and the record of one request.
 //!
 //! [`metrics`] is the only place that names a metric; [`log`] is the only
 //! writer of standard output while the daemon runs.
@@ -9,4 +9,5 @@ pub mod log;
 pub mod metrics;
 pub mod readiness;
 pub mod record;
+pub mod spans;
 pub mod supervise;

@@ -2,17 +2,19 @@
 //! body ends, fails or is dropped.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 
 use super::log::{AccessLine, ErrorLine, LogHandle};
 use super::metrics::{Direction, PeerMetrics, ServiceShard};
-use crate::model::Cause;
+use super::spans::{Host, HttpWork, Resource, Span, SpanBuffer, SpanKind, Work};
+use crate::model::{Cause, SpanIds, TraceId, TraceIdText};
 
 /// Status logged and counted for a client that left before any answer; nobody
 /// reads it.
@@ -27,6 +29,20 @@ pub struct Recorder {
     /// `domain/name`.
     pub service: Arc<str>,
     pub generation: u64,
+    /// Whose spans these are.
+    pub resource: Arc<Resource>,
+    pub spans: Rc<SpanBuffer>,
+}
+
+/// What a sampled request's record needs to leave a span.
+pub struct SpanSeed {
+    pub ids: SpanIds,
+    /// As the client spoke it.
+    pub version: Version,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Who was asked.
+    pub host: Option<Host>,
 }
 
 /// A request from its complete head to the last byte of its answer.
@@ -44,7 +60,9 @@ pub struct Record {
     pub client: IpAddr,
     /// A safe id; anything else must not get here.
     pub request_id: Option<HeaderValue>,
-    pub trace_id: Option<Arc<str>>,
+    pub trace_id: Option<TraceId>,
+    /// Set while the request is sampled and spans are wanted.
+    span: Option<Box<SpanSeed>>,
     /// Strategy and subject of the authenticated caller.
     pub identity: Option<(&'static str, Option<Arc<str>>)>,
     pub upstream: UpstreamFacts,
@@ -128,6 +146,7 @@ impl Record {
             client,
             request_id: None,
             trace_id: None,
+            span: None,
             identity: None,
             upstream: UpstreamFacts::default(),
             about_us: false,
@@ -139,9 +158,33 @@ impl Record {
         &self.recorder.shard
     }
 
+    /// Whether a sampled request is to leave a span: somebody wants it.
+    pub fn wants_span(&self) -> bool {
+        self.recorder.spans.wants_spans()
+    }
+
+    /// The request leaves a span when it ends, or, with `None`, does not.
+    pub fn leave_span(&mut self, seed: Option<SpanSeed>) {
+        self.span = seed.map(Box::new);
+    }
+
+    /// Another operation of the same request; kept if the request leaves a span.
+    pub fn add_span(&self, span: Span) {
+        if self.span.is_some() {
+            self.recorder.spans.push(span);
+        }
+    }
+
     /// The upstream is asked from now on.
     pub fn upstream_begins(&mut self) {
         self.upstream_started = Some(Instant::now());
+    }
+
+    /// The tunnel that the request became broke off.
+    pub fn tunnel_broke(&self, error: &dyn Display) {
+        let request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok());
+        let trace_id = self.trace_id.map(tracing::field::display);
+        tracing::debug!(request_id, trace_id, %error, "a tunnel broke off");
     }
 
     /// An answer with this status goes out.
@@ -171,6 +214,45 @@ impl Record {
         }
     }
 
+    fn push_span(&self, seed: SpanSeed, ended: Instant) {
+        let SpanSeed {
+            ids,
+            version,
+            scheme,
+            host,
+        } = seed;
+        let recorder = &self.recorder;
+        let peer = recorder.peer.as_deref();
+        let (kind, client, dialled) = match peer {
+            None => (SpanKind::Server, Some(self.client), None),
+            Some(_) => (SpanKind::Client, None, self.upstream.address.clone()),
+        };
+        let work = HttpWork {
+            method: self.method.clone(),
+            target: self.target.clone(),
+            version: Some(version),
+            scheme,
+            host,
+            status: self.status,
+            cause: self.failure.as_ref().map(|failure| failure.cause),
+            client,
+            dialled,
+            peer: peer.map(PeerMetrics::shared_name),
+            resends: match peer {
+                Some(_) => self.upstream.attempt.saturating_sub(1),
+                None => 0,
+            },
+        };
+        recorder.spans.push(Span {
+            resource: Arc::clone(&recorder.resource),
+            ids,
+            kind,
+            started: self.started,
+            ended,
+            work: Work::Http(Box::new(work)),
+        });
+    }
+
     fn log(&self, status: u16, total: Duration, upstream: Duration) {
         let Self {
             recorder,
@@ -184,7 +266,8 @@ impl Record {
             .as_ref()
             .and_then(|id| id.to_str().ok())
             .unwrap_or_default();
-        let trace_id = trace_id.as_deref();
+        let trace_id = trace_id.map(TraceId::text);
+        let trace_id = trace_id.as_ref().map(TraceIdText::as_str);
         let dependency = recorder.peer.as_deref().map(PeerMetrics::name);
         if let Some(failure) = failure {
             recorder.log.error(&ErrorLine {
@@ -269,5 +352,8 @@ impl Drop for Record {
         }
         recorder.shard.in_flight(recorder.direction()).dec();
         self.log(status, total, upstream);
+        if let Some(seed) = self.span.take() {
+            self.push_span(*seed, ended);
+        }
     }
 }

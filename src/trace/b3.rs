@@ -1,8 +1,7 @@
 //! B3, single and multiple headers (openzipkin/b3-propagation).
 
+use crate::model::hex;
 use http::{HeaderMap, HeaderName, HeaderValue};
-
-use super::hex;
 
 pub(super) const SINGLE: HeaderName = HeaderName::from_static("b3");
 pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");

@@ -1,15 +1,13 @@
 //! The trace context of one request.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderValue};
 
 use super::house::HouseId;
 use super::ids::IdGenerator;
 use super::sampling::samples;
 use super::state::TraceState;
-use super::{b3, hex, house, state, w3c};
-use crate::model::TracingSpec;
+use super::{b3, house, state, w3c};
+use crate::model::{SpanIds, TraceId, TracingSpec};
 
 pub use super::sampling::Caller;
 
@@ -124,55 +122,53 @@ impl Context {
         };
     }
 
-    /// The context of a call that `service` makes while it serves this request:
-    /// same trace and decision, a span of its own, one level deeper.
-    ///
-    /// # Errors
-    /// Beyond [`MAX_DEPTH`].
-    pub fn outbound(&self, service: &HeaderValue, ids: &IdGenerator) -> Result<Self, TooDeep> {
-        let depth = self.depth.saturating_add(1);
-        if depth > MAX_DEPTH {
-            return Err(TooDeep);
-        }
-        Ok(Self {
+    /// The context of a call that `service`'s sidecar makes itself while it
+    /// serves this request: same trace and decision, a span of its own, one
+    /// level deeper.
+    #[must_use]
+    pub fn child(&self, service: &HeaderValue, ids: &IdGenerator) -> Self {
+        Self {
             span_id: ids.span_id(),
             parent: Some(self.span_id),
-            depth,
+            depth: self.depth.saturating_add(1),
             parent_service: Some(service.clone()),
             ..self.clone()
-        })
+        }
     }
 
-    /// The context of a call of `service`'s app, read from the headers that it
-    /// passed on: our span is the call's own, under the span the app was given.
+    /// Makes what the app passed on into the context of the call it makes: our
+    /// span is the call's own, under the span the app was given, one level
+    /// deeper, and `service` is the caller.
+    pub fn become_call(&mut self, service: &HeaderValue) {
+        self.depth = self.depth.saturating_add(1);
+        self.parent_service = Some(service.clone());
+    }
+
+    /// Says whether the request may go on.
     ///
     /// # Errors
     /// Beyond [`MAX_DEPTH`].
-    pub fn of_call(mut self, service: &HeaderValue) -> Result<Self, TooDeep> {
-        self.depth = self.depth.saturating_add(1);
-        if self.depth > MAX_DEPTH {
-            return Err(TooDeep);
+    pub const fn check_depth(&self) -> Result<(), TooDeep> {
+        match self.depth > MAX_DEPTH {
+            true => Err(TooDeep),
+            false => Ok(()),
         }
-        self.parent_service = Some(service.clone());
-        Ok(self)
-    }
-
-    /// 32 lower-case hex digits.
-    pub fn trace_id_text(&self) -> [u8; 32] {
-        let mut text = [0; 32];
-        hex::write(&self.trace_id, &mut text);
-        text
-    }
-
-    /// The same for a record.
-    pub fn shared_trace_id(&self) -> Arc<str> {
-        let text = self.trace_id_text();
-        Arc::from(std::str::from_utf8(&text).expect("hex digits are ASCII"))
     }
 
     /// Of the whole trace.
-    pub const fn trace_id(&self) -> [u8; 16] {
-        self.trace_id
+    pub const fn trace_id(&self) -> TraceId {
+        TraceId(self.trace_id)
+    }
+
+    /// What a span of this context is known by.
+    pub fn span_ids(&self) -> SpanIds {
+        SpanIds {
+            trace_id: self.trace_id(),
+            span_id: self.span_id,
+            parent: self.parent,
+            random: self.random,
+            state: self.state.lines.clone(),
+        }
     }
 
     /// Of our own span.

@@ -3,8 +3,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::hex;
 use super::request_id::is_safe_id;
+use crate::model::hex;
 
 pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 pub(super) const PARENT_SERVICE: HeaderName = HeaderName::from_static("x-parent-service-id");

@@ -9,7 +9,6 @@
 
 mod b3;
 mod context;
-mod hex;
 mod house;
 mod ids;
 mod request_id;
@@ -21,3 +20,4 @@ mod write;
 pub use context::{Caller, Context, MAX_DEPTH, TooDeep};
 pub use ids::IdGenerator;
 pub use request_id::{REQUEST_ID, RequestId, is_safe_id, request_id};
+pub use write::CARRIERS;

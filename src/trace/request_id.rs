@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::hex;
 use super::ids::IdGenerator;
+use crate::model::hex;
 
 /// The header, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

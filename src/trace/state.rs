@@ -16,7 +16,7 @@ const OWN_KEY: &[u8] = b"outrigger";
 /// of at most 513 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct TraceState {
-    lines: SmallVec<[HeaderValue; 1]>,
+    pub(super) lines: SmallVec<[HeaderValue; 1]>,
     /// There is a member of ours, good or bad.
     has_own: bool,
     pub(super) depth: Option<u16>,

@@ -1,8 +1,7 @@
 //! `traceparent` (W3C Trace Context, TP-1 and TP-2).
 
+use crate::model::hex;
 use http::{HeaderMap, HeaderName, HeaderValue};
-
-use super::hex;
 
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 

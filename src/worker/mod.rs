@@ -30,6 +30,7 @@ use crate::snapshot::{Current, Snapshot};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::Liveness;
+use crate::telemetry::spans::{SpanBuffer, SpanQueue};
 use crate::trace::IdGenerator;
 
 use ending::Timeline;
@@ -43,13 +44,20 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub struct WorkerContext {
     /// Counts workers from 0.
     pub index: usize,
+    pub shared: Shared,
+    pub commands: mpsc::Receiver<WorkerCommand>,
+}
+
+/// What all workers are started with.
+#[derive(Clone)]
+pub struct Shared {
     pub current: Current,
     pub log: LogHandle,
-    /// Shared by all workers: untrusted forwarding headers were warned of.
+    /// Untrusted forwarding headers were warned of.
     pub warned: Arc<AtomicBool>,
     pub metrics: Metrics,
     pub liveness: Liveness,
-    pub commands: mpsc::Receiver<WorkerCommand>,
+    pub spans: SpanQueue,
 }
 
 /// Starts a data thread; it ends when the commands' sender is dropped, and when
@@ -123,21 +131,29 @@ struct Retiring {
 
 impl Worker {
     fn new(context: WorkerContext, clock: Clock) -> Self {
+        let WorkerContext {
+            index,
+            shared,
+            commands,
+        } = context;
         let deadlines = Deadlines::new(clock);
-        let caller_parts = CallerParts::new(context.index, deadlines.clone(), context.log.clone());
+        let spans = Rc::new(SpanBuffer::new(shared.spans));
+        let (log, of_calls) = (shared.log, Rc::clone(&spans));
+        let caller_parts = CallerParts::new(index, deadlines.clone(), log.clone(), of_calls);
         let parts = WorkerParts {
-            index: context.index,
+            index,
             deadlines: deadlines.clone(),
             ids: IdGenerator::new(),
-            log: context.log,
-            warned: context.warned,
-            metrics: context.metrics,
-            auth: AuthWorker::new(context.index, deadlines.clone()),
-            current: context.current.clone(),
+            log,
+            warned: shared.warned,
+            metrics: shared.metrics,
+            auth: AuthWorker::new(index, deadlines.clone()),
+            spans,
+            current: shared.current.clone(),
         };
         Self {
-            current: context.current,
-            commands: Some(context.commands),
+            current: shared.current,
+            commands: Some(commands),
             parts: Rc::new(parts),
             sites: HashMap::new(),
             ports: HashMap::new(),
@@ -146,7 +162,7 @@ impl Worker {
             callers: Callers::default(),
             caller_parts,
             generation: RefCell::new(0),
-            liveness: context.liveness,
+            liveness: shared.liveness,
             broken: CancellationToken::new(),
         }
     }
@@ -167,7 +183,10 @@ impl Worker {
                     Some(command) => self.obey(command),
                     None => break,
                 },
-                _ = beat.tick() => heart.beat(Instant::now()),
+                _ = beat.tick() => {
+                    heart.beat(Instant::now());
+                    self.parts.spans.flush();
+                }
                 () = broken.cancelled() => break,
                 // Without it no deadline would ever come.
                 _ = &mut sweeper => return,
@@ -314,6 +333,7 @@ impl Worker {
     }
 
     fn drain(&mut self, timeline: Timeline, done: oneshot::Sender<()>) {
+        self.parts.spans.hurry();
         let ports: Vec<Rc<Port>> = self
             .ports
             .drain()

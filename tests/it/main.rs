@@ -45,4 +45,7 @@ mod reload_under_load;
 mod responses;
 mod scale;
 mod secrets;
+mod tracing_b3;
+mod tracing_headers;
+mod tracing_spans;
 mod watching;

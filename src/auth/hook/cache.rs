@@ -8,10 +8,10 @@ use quick_cache::unsync::Cache;
 
 use crate::auth::call::Call;
 use crate::auth::named::PerWorker;
+use crate::trace;
 use crate::upstream::h1::RequestHead;
 
 use super::Word;
-use super::question::TRACE_HEADERS;
 
 /// Bytes of questions and answers per worker and hook.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -96,9 +96,7 @@ pub(super) fn key_of(head: &RequestHead, call: &Call<'_>) -> Box<[u8]> {
     part(method.as_str().as_bytes());
     part(target);
     for (name, value) in headers {
-        let is_trace =
-            TRACE_HEADERS.contains(name) || call.trace.iter().any(|(trace, _)| trace == name);
-        if !is_trace {
+        if !trace::CARRIERS.contains(name) {
             part(name.as_str().as_bytes());
             part(value.as_bytes());
         }

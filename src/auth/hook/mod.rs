@@ -6,6 +6,7 @@
 //! turns into an error, however odd the answer, so `failOpen` cannot open it.
 
 mod answer;
+mod asking;
 mod cache;
 mod question;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use super::call::Call;
 use super::named::Named;
 use super::{AuthWorker, BuildError};
 
+use asking::Asking;
 use cache::Answers;
 use question::Shape;
 
@@ -139,13 +141,13 @@ impl Hook {
     pub(super) async fn ask(self: &Arc<Self>, call: &Call<'_>, worker: &AuthWorker) -> Word {
         let head = self.shape.question(call);
         let Some(answers) = &self.answers else {
-            return self.ask_anew(call, &head, worker).await.0;
+            return self.ask_anew(call, head, worker).await.0;
         };
         let key = cache::key_of(&head, call);
         if let Some(word) = answers.get(worker.index(), &key, Instant::now()) {
             return word;
         }
-        let (word, cacheable) = self.ask_anew(call, &head, worker).await;
+        let (word, cacheable) = self.ask_anew(call, head, worker).await;
         if cacheable {
             let until = Instant::now() + self.policy.cache;
             answers.put(worker.index(), key, word.clone(), until);
@@ -157,7 +159,7 @@ impl Hook {
     async fn ask_anew(
         self: &Arc<Self>,
         call: &Call<'_>,
-        head: &RequestHead,
+        mut head: RequestHead,
         worker: &AuthWorker,
     ) -> (Word, bool) {
         let Some(_permit) = self.in_flight.try_acquire(self.policy.max_in_flight) else {
@@ -165,7 +167,11 @@ impl Hook {
         };
         let pool = worker.pool(self, self.policy.timeout);
         let deadline = tokio::time::Instant::now() + self.policy.timeout;
-        match tokio::time::timeout_at(deadline, send(&pool, head)).await {
+        let asking = Asking::begin(call, &mut head);
+        let sent = tokio::time::timeout_at(deadline, send(&pool, &head)).await;
+        let answer = sent.as_ref().ok().and_then(|sent| sent.as_ref().ok());
+        asking.end(&head, &self.upstream, answer);
+        match sent {
             Ok(Ok(response)) => {
                 let answer = answer::read(self, response, deadline).await;
                 let cacheable = answer.cacheable && !matches!(answer.word, Word::Failed(_));

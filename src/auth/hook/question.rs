@@ -13,6 +13,7 @@ use crate::auth::BuildError;
 use crate::auth::call::Call;
 use crate::auth::carrier::X_API_KEY;
 use crate::model::{HookPolicy, HookPreset};
+use crate::trace;
 use crate::upstream::h1::{Framing, RequestHead};
 
 static X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -25,15 +26,6 @@ static X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 static X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 static X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 static X_AUTH_REQUEST_REDIRECT: HeaderName = HeaderName::from_static("x-auth-request-redirect");
-
-/// Trace headers of the request itself, where this hop makes none.
-pub(super) static TRACE_HEADERS: [HeaderName; 5] = [
-    HeaderName::from_static("traceparent"),
-    HeaderName::from_static("tracestate"),
-    HeaderName::from_static("b3"),
-    HeaderName::from_static("x-trace-id"),
-    HeaderName::from_static("x-trace-depth"),
-];
 
 /// How a question is put.
 #[derive(Debug)]
@@ -94,15 +86,13 @@ impl Shape {
             }
         }
         self.describe(call, &mut headers);
-        if call.trace.is_empty() {
-            for name in &TRACE_HEADERS {
+        // Where this hop makes none, those of the request itself.
+        if call.trace.is_none() {
+            for name in &trace::CARRIERS {
                 if let Some(value) = call.headers.get(name) {
                     headers.insert(name, value.clone());
                 }
             }
-        }
-        for (name, value) in call.trace {
-            headers.insert(name, value.clone());
         }
         let (method, target, framing) = match self.style {
             Style::Forwarded | Style::Subrequest => {

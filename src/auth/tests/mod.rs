@@ -104,7 +104,7 @@ impl Sent {
             scheme: "http",
             host: "service",
             certificate: None,
-            trace: &[],
+            trace: None,
         }
     }
 

@@ -14,6 +14,7 @@ mod limit;
 mod line;
 mod queue;
 mod request;
+mod span;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
@@ -30,6 +31,7 @@ use tracing_subscriber::{Registry, reload};
 pub use line::LineFormat;
 pub use request::{AccessLine, ErrorLine};
 
+use super::spans::Span;
 use crate::model::{AccessLog, LogFormat, LogLevel, ProcessSettings};
 use event::EventLines;
 use limit::Limiter;
@@ -172,6 +174,13 @@ impl LogHandle {
                 .queue
                 .push(line.write(format, SystemTime::now()));
         }
+    }
+
+    /// One line for a span, whatever the level: somebody asked to see them.
+    pub fn span(&self, span: &Span) {
+        let format = self.shared.controls.format();
+        let line = span::write(span, format, SystemTime::now());
+        self.shared.queue.push(line);
     }
 
     /// Whether lines of this level are written.

@@ -322,6 +322,11 @@ impl Inner {
             load(&self.lines_dropped),
             families,
         );
+        single(
+            &families::SPANS_DROPPED,
+            load(&self.spans_dropped),
+            families,
+        );
 
         let mut reloads = Filling::new(&families::CONFIG_RELOADS);
         for (result, count) in RELOAD_RESULTS.iter().zip(&self.reloads) {

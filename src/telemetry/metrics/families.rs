@@ -88,6 +88,8 @@ families! {
         "Panics that were caught, by task.";
     LOG_LINES_DROPPED = Counter "outrigger_log_lines_dropped_total" [],
         "Log lines lost because standard output was closed, full or too slow.";
+    SPANS_DROPPED = Counter "outrigger_spans_dropped_total" [],
+        "Spans lost because the queue was full or the collector did not take them.";
     BUILD_INFO = Gauge "outrigger_build_info" ["version"],
         "Always 1; the version of this binary.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" [],

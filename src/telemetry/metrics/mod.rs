@@ -114,6 +114,7 @@ struct Inner {
     compiled: AtomicU64,
     built: AtomicU64,
     lines_dropped: Arc<AtomicU64>,
+    spans_dropped: Arc<AtomicU64>,
 }
 
 impl Inner {
@@ -147,6 +148,7 @@ impl Metrics {
             compiled: AtomicU64::new(0),
             built: AtomicU64::new(0),
             lines_dropped: Arc::new(AtomicU64::new(0)),
+            spans_dropped: Arc::new(AtomicU64::new(0)),
         });
         let registry = Registry::new();
         collect::AllMetrics::new(Arc::clone(&inner))
@@ -237,6 +239,11 @@ impl Metrics {
     /// Where the log counts the lines it lost.
     pub fn lines_dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.inner.lines_dropped)
+    }
+
+    /// Where spans are counted that no collector got.
+    pub fn spans_dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.inner.spans_dropped)
     }
 
     /// The text exposition, served with content type [`TEXT_FORMAT`]. Takes

@@ -128,6 +128,11 @@ impl PeerMetrics {
         &self.peer
     }
 
+    /// The label, shared.
+    pub fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.peer)
+    }
+
     /// How the circuit breaker stands: 0 closed, 1 half-open, 2 open.
     pub fn set_circuit(&self, state: u8) {
         self.circuit.store(state, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::model::Propagation;
 
 /// Every header that carries a context in; none of them outlives [`Context::write`]
 /// unless it is written anew, so that no two formats tell different stories.
-const CARRIERS: [HeaderName; 11] = [
+pub const CARRIERS: [HeaderName; 11] = [
     TRACEPARENT,
     TRACESTATE,
     b3::SINGLE,
@@ -75,7 +75,8 @@ impl Context {
 
     fn house_id_value(&self) -> HeaderValue {
         self.house_id.clone().unwrap_or_else(|| {
-            HeaderValue::from_bytes(&self.trace_id_text()).expect("hex digits are visible ASCII")
+            HeaderValue::from_str(self.trace_id().text().as_str())
+                .expect("hex digits are visible ASCII")
         })
     }
 

@@ -166,7 +166,8 @@ fn outbound_is_deeper_until_it_is_a_loop() {
     context.decide(&spec(0.0, TrustParent::Always), &stranger());
     for depth in 1..=MAX_DEPTH {
         let parent = context.span_id();
-        context = context.outbound(&service, &ids).expect("not too deep");
+        context = context.child(&service, &ids);
+        assert_eq!(context.check_depth(), Ok(()));
         assert_eq!(
             (context.depth(), context.parent_id()),
             (depth, Some(parent))
@@ -180,9 +181,12 @@ fn outbound_is_deeper_until_it_is_a_loop() {
         assert_eq!(read.parent_service, Some(service.clone()));
         context = read;
     }
-    assert_eq!(context.outbound(&service, &ids).err(), Some(TooDeep));
-    let deep = Context::read(&headers(&[("x-trace-depth", "99999")]), &ids);
-    assert_eq!(deep.outbound(&service, &ids).err(), Some(TooDeep));
+    context.become_call(&service);
+    assert_eq!(context.check_depth(), Err(TooDeep));
+    let mut deep = Context::read(&headers(&[("x-trace-depth", "99999")]), &ids);
+    assert_eq!(deep.check_depth(), Err(TooDeep));
+    deep.become_call(&service);
+    assert_eq!(deep.check_depth(), Err(TooDeep));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 pub(crate) mod app;
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod container;
 pub(crate) mod daemon;
 pub(crate) mod figures;
@@ -23,5 +24,6 @@ pub(crate) mod scripts;
 pub(crate) mod seed;
 pub(crate) mod shim;
 pub(crate) mod tools;
+pub(crate) mod traced;
 pub(crate) mod tree;
 pub(crate) mod wait;

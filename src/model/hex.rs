@@ -1,7 +1,7 @@
 //! Fixed-width lower-case hex, both ways.
 
 /// Reads exactly `2 * N` lower-case hex digits.
-pub(super) fn read<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+pub fn read<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
     }
@@ -14,7 +14,7 @@ pub(super) fn read<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 }
 
 /// As [`read`], and not all zero: an id.
-pub(super) fn read_id<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+pub fn read_id<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     read(text).filter(|id| id != &[0; N])
 }
 
@@ -28,7 +28,7 @@ const fn digit(character: u8) -> Option<u8> {
 
 /// Writes lower-case hex. `text` must be twice as long as `bytes`; what does
 /// not fit is left alone.
-pub(super) fn write(bytes: &[u8], text: &mut [u8]) {
+pub fn write(bytes: &[u8], text: &mut [u8]) {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
         if let [high, low] = pair {
