@@ -18,12 +18,10 @@ wrk and valgrind are installed with apt-get if missing and allowed.
 import argparse
 import dataclasses
 import pathlib
-import platform
 import random
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -203,19 +201,6 @@ def table(made, costs, counts):
     return "\n".join(lines)
 
 
-def cpu_model():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def version(binary):
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True,
-                          timeout=10)
-    return done.stdout.strip()
-
-
 def bounded(low, high):
     def parse(text):
         number = int(text)
@@ -273,7 +258,7 @@ def run(arguments, folder):
             if instructions:
                 counts = count_instructions(arguments, folder, made, sidecar_cpus,
                                             arguments.requests)
-    print(f"{version(arguments.binary)}; {cpu_model()}, Linux {platform.release()}; "
+    print(f"{machine.version(arguments.binary)}; {machine.name()}; "
           f"client {client.name}, {client.connections} connections, app "
           f"{'nginx' if machine.find_nginx() else 'Python'}; {arguments.rounds} rounds of "
           f"{arguments.requests} requests; peak RSS {rss:.1f} MiB.\n")

@@ -147,7 +147,7 @@ def connect(port):
 
 def request(field):
     line = f"{field}\r\n" if field != "-" else ""
-    return f"GET /orders/17 HTTP/1.1\r\nHost: bench\r\n{line}\r\n".encode()
+    return f"GET /orders/17 HTTP/1.1\r\nHost: localhost\r\n{line}\r\n".encode()
 
 
 def answer_size(data):

@@ -9,6 +9,7 @@ import contextlib
 import http.server
 import os
 import pathlib
+import platform
 import re
 import selectors
 import shutil
@@ -20,6 +21,7 @@ import threading
 import time
 import urllib.request
 
+PATH = os.environ.get("PATH", "/usr/bin:/bin")
 BODY = b"x" * 200
 START_SECONDS = 20
 # Under valgrind everything is some fifty times slower.
@@ -83,6 +85,15 @@ def process(command, cpus, log, **options):
                 child.wait()
 
 
+def innermost(pid):
+    """The process that a chain of launchers (a script, a shim) ends in."""
+    while True:
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if len(children) != 1:
+            return pid
+        pid = int(children[0])
+
+
 def wait_until(condition, what, seconds, child, log):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -118,7 +129,7 @@ http {{
 
 def find_nginx():
     """Its place: sbin is not on everyone's path."""
-    return shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    return shutil.which("nginx", path=f"{PATH}:/usr/sbin:/usr/local/sbin")
 
 
 @contextlib.contextmanager
@@ -211,12 +222,11 @@ class Hook:
 
 # The sidecar
 
-class Sidecar:
-    """A running sidecar and what it has cost."""
+class Process:
+    """A running process and what it has cost."""
 
-    def __init__(self, pid, observe):
+    def __init__(self, pid):
         self.pid = pid
-        self.observe = observe
 
     def cpu_seconds(self):
         """Time on a CPU of all its threads, to the nanosecond where the kernel
@@ -235,6 +245,14 @@ class Sidecar:
         text = pathlib.Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+)", text)[1]) / 1024
 
+
+class Sidecar(Process):
+    """A running sidecar, and what it says of itself."""
+
+    def __init__(self, pid, observe):
+        super().__init__(pid)
+        self.observe = observe
+
     def decisions(self):
         """Lines of the metric of authentication decisions."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.observe}/metrics") as response:
@@ -243,27 +261,47 @@ class Sidecar:
 
 
 @contextlib.contextmanager
-def sidecar(binary, folder, settings, cpus, valgrind_file=None):
-    """Runs the sidecar on the tree below `folder`. `settings` misses the ports
-    of its doors only."""
+def sidecar(binary, folder, settings, cpus, valgrind_file=None, local=None):
+    """Runs the sidecar on the tree below `folder`, of which it fronts all
+    services or `local`. `settings` misses the ports of its doors only."""
     observe, admin = free_ports(2)
-    config = folder / "outrigger.yaml"
+    name = local or "outrigger"
+    config = folder / f"{name}.yaml"
     config.write_text(
         f"{settings}observe: {{listen: 127.0.0.1:{observe}}}\n"
         f"admin: {{listen: 127.0.0.1:{admin}}}\n")
     command = [binary, "run", "--config", str(config), "--services", str(folder / "services")]
+    if local:
+        command += ["--service", local]
     seconds = START_SECONDS
     if valgrind_file:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={valgrind_file}",
                    *command]
         seconds = START_SECONDS_VALGRIND
-    log = folder / "sidecar.log"
+    log = folder / f"{name}.log"
     # A clean environment: some variables would be configuration.
-    environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}
+    environment = {"PATH": PATH}
     with process(command, cpus, log, env=environment, cwd=folder) as child:
         wait_until(lambda: answers(f"http://127.0.0.1:{observe}/readyz"), "the sidecar",
                    seconds, child, log)
         yield Sidecar(child.pid, observe)
+
+
+def name():
+    """The CPU and the kernel."""
+    model = platform.machine()
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{model}, Linux {platform.release()}"
+
+
+def version(binary):
+    """What a binary says it is."""
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True,
+                          timeout=10)
+    return done.stdout.strip()
 
 
 def instructions(valgrind_file):
