@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
-use smallvec::SmallVec;
 
 use crate::model::{AuthReason, Identity, Kind, Propagation, Strategy};
 use crate::telemetry::metrics::AuthResult;
@@ -49,12 +48,12 @@ pub struct CallTrace<'a> {
     pub asked: &'a RefCell<Option<Box<Span>>>,
 }
 
-/// Headers to set toward the app. Five fit without allocation: the four of the
-/// identity and the app token.
-pub type SetHeaders = SmallVec<[(HeaderName, HeaderValue); 5]>;
+/// Headers to set toward the app. On the heap: carrying room for five through
+/// the walk costs more than allocating where there are any.
+pub type SetHeaders = Vec<(HeaderName, HeaderValue)>;
 
 /// Headers to drop before the app.
-pub type RemoveHeaders = SmallVec<[HeaderName; 2]>;
+pub type RemoveHeaders = Vec<HeaderName>;
 
 /// The request may pass. Apply `remove` first, then `set` (replacing).
 #[derive(Debug)]

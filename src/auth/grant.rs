@@ -1,7 +1,6 @@
 //! What the app is told: identity headers, its own token, hidden credentials.
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
 use crate::model::{AuthPolicy, AuthReason};
 
@@ -156,7 +155,7 @@ impl Grants {
     }
 
     fn start(&self, worker: usize) -> SetHeaders {
-        let mut set = SmallVec::new();
+        let mut set = SetHeaders::new();
         if let Some(token) = &self.app_token {
             set.push(token.of(worker).clone());
         }
@@ -166,7 +165,7 @@ impl Grants {
     /// Carriers that the app must not take from the client, in every spelling
     /// that an app may fold into the same name (ID-1).
     fn carriers(&self, request: &Request<'_>) -> RemoveHeaders {
-        let mut remove: RemoveHeaders = self.settable_carriers.iter().cloned().collect();
+        let mut remove: RemoveHeaders = self.settable_carriers.to_vec();
         if !remove.is_empty() {
             let is_spelling = |name: &&HeaderName| {
                 let mut carriers = self.settable_carriers.iter();

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::reserved::{fold, remove_where};
@@ -14,6 +16,8 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const FAMILY: &[u8] = b"x-forwarded-";
 /// Longest chain of proxies that is read.
 const MAX_HOPS: usize = 32;
+/// `255.255.255.255`.
+const MAX_V4_TEXT: usize = 15;
 
 /// The client's side of a request, as far as forwarding headers may tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +101,12 @@ pub fn write_forwarding(
     if client.forwarded && !client.trusted {
         remove_where(headers, is_forwarding);
     }
-    append(headers, X_FORWARDED_FOR, &address_value(peer));
+    let peer_value = address_value(peer);
+    let client_value = match client.address == peer {
+        true => peer_value.clone(),
+        false => address_value(client.address),
+    };
+    append(headers, X_FORWARDED_FOR, peer_value);
     if client.trusted {
         headers.entry(X_FORWARDED_PROTO).or_insert(proto);
         headers
@@ -107,12 +116,12 @@ pub fn write_forwarding(
         headers.insert(X_FORWARDED_PROTO, proto);
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
-    headers.insert(X_REAL_IP, address_value(client.address));
+    headers.insert(X_REAL_IP, client_value);
     if had_forwarded {
         append(
             headers,
             header::FORWARDED,
-            &forwarded_element(peer, host, tls),
+            forwarded_element(peer, host, tls),
         );
     }
 }
@@ -136,26 +145,51 @@ pub(super) fn is_forwarding(name: &HeaderName) -> bool {
 }
 
 /// Appends to the last line, so that the app sees one list.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
+fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    let mut lines = match headers.entry(name) {
+        Entry::Vacant(none) => {
+            none.insert(value);
+            return;
+        }
+        Entry::Occupied(lines) => lines,
+    };
     let mut joined: Vec<u8> = Vec::new();
-    for line in headers.get_all(&name) {
+    for line in lines.iter() {
         joined.extend_from_slice(line.as_bytes());
         joined.extend_from_slice(b", ");
     }
-    if joined.is_empty() {
-        headers.insert(name, value.clone());
-        return;
-    }
     joined.extend_from_slice(value.as_bytes());
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        headers.insert(name, joined);
+        lines.insert(joined);
     }
 }
 
 fn address_value(address: IpAddr) -> HeaderValue {
-    let mut text = arrayvec_string::Text::new();
-    text.write(address);
-    HeaderValue::from_bytes(text.as_bytes()).expect("an address is visible ASCII")
+    let text = match address {
+        IpAddr::V4(address) => {
+            // Written for each request: `Display` takes a thousand instructions.
+            let mut text = BytesMut::with_capacity(MAX_V4_TEXT);
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    text.put_u8(b'.');
+                }
+                put_decimal(&mut text, octet);
+            }
+            text.freeze()
+        }
+        IpAddr::V6(address) => Bytes::from(address.to_string()),
+    };
+    HeaderValue::from_maybe_shared(text).expect("an address is visible ASCII")
+}
+
+fn put_decimal(text: &mut BytesMut, octet: u8) {
+    if octet >= 100 {
+        text.put_u8(b'0' + octet / 100);
+    }
+    if octet >= 10 {
+        text.put_u8(b'0' + octet / 10 % 10);
+    }
+    text.put_u8(b'0' + octet % 10);
 }
 
 /// RFC 7239 §4: IPv6 addresses in brackets and quotes.
@@ -170,56 +204,27 @@ fn forwarded_element(peer: IpAddr, host: &HeaderValue, tls: bool) -> HeaderValue
         .unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 
-/// Text on the stack: an address is written for each request.
-mod arrayvec_string {
-    use std::fmt::Write;
-    use std::net::IpAddr;
-
-    /// Longest textual address: an IPv6 one with an IPv4 tail.
-    const CAPACITY: usize = 46;
-
-    pub(super) struct Text {
-        bytes: [u8; CAPACITY],
-        length: usize,
-    }
-
-    impl Text {
-        pub(super) fn new() -> Self {
-            Self {
-                bytes: [0; CAPACITY],
-                length: 0,
-            }
-        }
-
-        pub(super) fn write(&mut self, address: IpAddr) {
-            write!(self, "{address}").expect("an address fits");
-        }
-
-        pub(super) fn as_bytes(&self) -> &[u8] {
-            self.bytes.get(..self.length).unwrap_or_default()
-        }
-    }
-
-    impl Write for Text {
-        fn write_str(&mut self, text: &str) -> std::fmt::Result {
-            let end = self.length + text.len();
-            let room = self
-                .bytes
-                .get_mut(self.length..end)
-                .ok_or(std::fmt::Error)?;
-            room.copy_from_slice(text.as_bytes());
-            self.length = end;
-            Ok(())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("address")
+    }
+
+    #[test]
+    fn addresses_are_written_as_display_does() {
+        for text in [
+            "0.0.0.0",
+            "1.20.255.100",
+            "255.255.255.255",
+            "127.0.0.1",
+            "10.99.101.9",
+            "::1",
+            "2001:db8::ff00:42:8329",
+        ] {
+            assert_eq!(address_value(ip(text)), text);
+        }
     }
 
     fn trusted() -> TrustedProxies {

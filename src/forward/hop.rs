@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use smallvec::SmallVec;
 
 use super::client::is_forwarding;
 use super::reserved::{Reserved, remove_where};
@@ -134,16 +133,17 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
         || *name == HTTP2_SETTINGS
 }
 
-/// Field names of one request.
-pub type Names = SmallVec<[HeaderName; 2]>;
+/// Field names of one request: mostly none, so no room is carried along.
+pub type Names = Vec<HeaderName>;
 
 /// Every field that any `Connection` line names. Tokens that are no field name
-/// name nothing.
+/// name nothing; `keep-alive`, which nearly every line has, always goes.
 fn named_by_connection(headers: &HeaderMap) -> Names {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(tokens)
+        .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
         .collect()
 }

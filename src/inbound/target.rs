@@ -64,6 +64,26 @@ fn check_form(parts: &Parts) -> Result<(), Failure> {
 
 /// `host [ ":" port ]`, not empty, without user information (RFC 9110 §7.2).
 fn is_authority(bytes: &[u8]) -> bool {
+    is_plain_host(bytes) || is_other_authority(bytes)
+}
+
+/// A name or an IPv4 address without a port, or with one of up to four digits:
+/// what nearly every request has, told without the parser.
+fn is_plain_host(bytes: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    let length = bytes.iter().take_while(|byte| plain(byte)).count();
+    let (host, rest) = bytes.split_at(length);
+    !host.is_empty()
+        && match rest {
+            [] => true,
+            [b':', port @ ..] => {
+                (1..=4).contains(&port.len()) && port.iter().all(u8::is_ascii_digit)
+            }
+            _ => false,
+        }
+}
+
+fn is_other_authority(bytes: &[u8]) -> bool {
     !bytes.contains(&b'@')
         && Authority::try_from(bytes).is_ok_and(|authority| {
             // `port()` is `None` for a port that is no number.

@@ -1,5 +1,7 @@
 //! A response from bytes: strict, bounded, any bytes accepted without panicking.
 
+use std::mem::MaybeUninit;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
@@ -55,9 +57,15 @@ pub(super) fn take_head(
     buffer: &mut BytesMut,
     method: &Method,
 ) -> Result<Option<ResponseHead>, DecodeError> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut response = httparse::Response::new(&mut fields);
-    let length = match response.parse(buffer) {
+    // Blanking a hundred fields would cost more than parsing a few.
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        buffer,
+        &mut fields,
+    );
+    let length = match parsed {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD_BYTES => length,
         Ok(httparse::Status::Complete(_)) => return Err(DecodeError::HeadTooLarge),
         Ok(httparse::Status::Partial) if buffer.len() < MAX_HEAD_BYTES => return Ok(None),
@@ -87,7 +95,7 @@ pub(super) fn take_head(
     }))
 }
 
-type Spans = smallvec::SmallVec<[(std::ops::Range<usize>, std::ops::Range<usize>); 24]>;
+type Spans = smallvec::SmallVec<[(std::ops::Range<usize>, std::ops::Range<usize>); 12]>;
 
 /// Offsets of names and values within the buffer they were parsed from, so that
 /// values can share the head's memory.
