@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::expiry::Expiries;
 use super::monitors::Monitors;
 use super::spans::Spans;
 use crate::control::AfterPublish;
@@ -32,6 +33,7 @@ pub(super) struct Following {
     names: BTreeMap<ServiceName, Vec<Name>>,
     lookups: Arc<Semaphore>,
     spans: Spans,
+    expiries: Expiries,
 }
 
 /// The look-ups of one dependency.
@@ -52,6 +54,7 @@ impl Following {
             names: BTreeMap::new(),
             lookups: Arc::new(Semaphore::new(LOOKUPS)),
             spans,
+            expiries: Expiries::default(),
         }
     }
 
@@ -88,6 +91,9 @@ impl AfterPublish for Following {
             .start(&Handle::current(), &service.metrics, &self.supervisor);
         self.follow_names(&service.name, ready);
         let is_new = !self.services.contains_key(&service.name);
+        let dates = ready.certificates();
+        self.expiries.set(&service.name, &dates, &self.supervisor);
+        service.metrics.set_certificates(dates);
         let auth = &ready.spec.auth;
         // Where it is not stated, the configuration has warned already.
         if is_new && auth.explicit && auth.requirement == Requirement::None {
@@ -100,6 +106,7 @@ impl AfterPublish for Following {
     fn gone(&mut self, name: &ServiceName) {
         self.services.remove(name);
         self.names.remove(name);
+        self.expiries.forget(name);
     }
 
     fn settings(&mut self, settings: &Arc<ProcessSettings>) {

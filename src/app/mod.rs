@@ -6,6 +6,7 @@
 
 mod child;
 mod ending;
+mod expiry;
 mod follow;
 mod monitors;
 mod panics;

@@ -10,6 +10,7 @@ use super::grant::Grants;
 use super::hook::Hook;
 use super::jwks::RemoteKeySet;
 use super::jwt::{Jwt, KeyError};
+use super::mtls::Certificates;
 use super::rules::Rules;
 use super::who::ClaimNames;
 
@@ -28,7 +29,7 @@ pub struct AuthContext<'a> {
 pub enum BuildError {
     #[error("auth.apiKey.keys: there is no key")]
     NoKeys,
-    #[error("auth.apiKey.keys: the id {0:?} cannot stand in a header")]
+    #[error("the id {0:?} of a caller cannot stand in a header")]
     KeyId(String),
     #[error("auth.rules: {0:?} is not a method")]
     Method(String),
@@ -93,8 +94,13 @@ impl Authenticator {
             }),
             None => None,
         };
+        let certificates = match &policy.mtls {
+            Some(mtls) => Some(Certificates::build(mtls, workers)?),
+            None => None,
+        };
         Ok(Arc::new(Self {
             rules,
+            certificates,
             api_keys,
             jwt,
             hook,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
 
-use crate::model::{AuthReason, Identity, Kind, Propagation, Strategy};
+use crate::model::{AuthReason, Identity, Kind, MtlsName, Propagation, Strategy};
 use crate::telemetry::metrics::AuthResult;
 use crate::telemetry::spans::{Resource, Span};
 use crate::trace::{Context, IdGenerator};
@@ -28,8 +28,8 @@ pub struct Call<'a> {
     pub scheme: &'a str,
     /// The request's authority.
     pub host: &'a str,
-    /// Names of a verified client certificate: URI and DNS names.
-    pub certificate: Option<&'a [Arc<str>]>,
+    /// Names of a verified client certificate.
+    pub certificate: Option<&'a [MtlsName]>,
     /// `None` where tracing is off.
     pub trace: Option<CallTrace<'a>>,
 }

@@ -3,7 +3,7 @@
 //! An [`Authenticator`] is resolved from a service's policy when its snapshot is
 //! built (`build`); [`Authenticator::check`] then decides about each request:
 //! `rules` finds what is asked → `carrier` reads what is shown → `settle` runs
-//! the truth tables over the strategies (`api_key`, `jwt`) → `waiting` asks for
+//! the truth tables over the strategies (`api_key`, `jwt`, `mtls`) → `waiting` asks for
 //! newer keys (`jwks`) or the operator's server (`hook`) where the decision
 //! hangs on them → `who` asks the lists → `grant` turns the identity into headers
 //! for the app. The api-key and `none` paths neither allocate nor look anything
@@ -18,6 +18,7 @@ mod grant;
 mod hook;
 mod jwks;
 mod jwt;
+mod mtls;
 mod named;
 mod path;
 mod request;
@@ -50,6 +51,7 @@ use grant::Grants;
 use hook::Hook;
 use jwks::Refetch;
 use jwt::Jwt;
+use mtls::Certificates;
 use request::Request;
 use rules::{Found, Plan, Rules};
 use settle::{Proof, Proofs, Settled};
@@ -66,6 +68,7 @@ pub struct Authenticator {
     api_keys: Option<ApiKeys>,
     jwt: Option<Jwt>,
     hook: Option<Arc<Hook>>,
+    certificates: Option<Certificates>,
     grants: Grants,
 }
 

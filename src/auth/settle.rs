@@ -1,14 +1,16 @@
 //! From credentials to a decision: the truth tables of `anyOf` and `allOf`.
 //!
-//! | | absent | wrong | cannot be judged | good |
-//! |---|---|---|---|---|
-//! | `anyOf` | the next one counts | 401 | 503 | named by the first good one |
-//! | `allOf` | 401 | 401 | 503 | named by the last |
+//! | | absent | wrong | cannot be judged | not listed | good |
+//! |---|---|---|---|---|---|
+//! | `anyOf` | the next one counts | 401 | 503 | 403, unless another is good | named by the first good one |
+//! | `allOf` | 401 | 401 | 503 | 403 | named by the last |
 //!
 //! A credential that is present and wrong is never outvoted by a good one, and
 //! one that cannot be judged is never skipped: the caller would silently get
 //! another identity. A hook's carrier is unknown, so its "no" counts as absent
 //! in `anyOf`, and it is asked only where no good credential is listed before it.
+//! "Not listed" is said of certificates alone: one comes with the connection, for
+//! whatever reason, so it does not spoil another credential.
 
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use super::carrier::{Bearer, Carried};
 use super::hook::Grant;
 use super::jwks::{Refetch, RemoteKeySet};
 use super::jwt::{Refusal, Verified};
+use super::mtls::Listed;
 use super::named::Named;
 use super::request::Request;
 
@@ -28,6 +31,8 @@ use super::request::Request;
 enum Shown<'a> {
     Absent,
     Wrong(AuthReason),
+    /// Good, but nobody who may call.
+    NotListed,
     /// Shown, or needed, but there is nothing to judge it by.
     Unjudged(AuthReason),
     /// Newer keys might know it.
@@ -43,6 +48,7 @@ pub(super) enum Proof<'a> {
     Key(&'a Entry),
     Token(Arc<Verified>),
     Hook(Arc<Grant>),
+    Certificate(&'a Listed),
 }
 
 impl Proof<'_> {
@@ -51,6 +57,7 @@ impl Proof<'_> {
             Self::Key(_) => Strategy::ApiKey,
             Self::Token(_) => Strategy::Jwt,
             Self::Hook(_) => Strategy::Custom,
+            Self::Certificate(_) => Strategy::Mtls,
         }
     }
 
@@ -60,6 +67,7 @@ impl Proof<'_> {
             Self::Key(entry) => entry.named.of(worker),
             Self::Token(verified) => &verified.named,
             Self::Hook(grant) => &grant.named,
+            Self::Certificate(listed) => listed.named.of(worker),
         }
     }
 }
@@ -121,6 +129,7 @@ impl Authenticator {
         let mut ask = false;
         let mut unjudged = None;
         let mut missing = None;
+        let mut not_listed = None;
         for &strategy in list {
             match self.show(strategy, &carried, request) {
                 Shown::Wrong(reason) => {
@@ -131,6 +140,7 @@ impl Authenticator {
                 Shown::Unjudged(reason) => {
                     unjudged = unjudged.or(Some((strategy, reason)));
                 }
+                Shown::NotListed => not_listed = Some(strategy),
                 Shown::Absent => {
                     missing = missing.or(Some(strategy));
                 }
@@ -139,6 +149,8 @@ impl Authenticator {
                         Proof::Key(entry) => proofs.key = Some(entry),
                         Proof::Token(verified) => proofs.token = Some(Arc::clone(verified)),
                         Proof::Hook(grant) => proofs.hook = Some(Arc::clone(grant)),
+                        // Nothing of it is in the request, to be hidden or read.
+                        Proof::Certificate(_) => {}
                     }
                     if all || named.is_none() {
                         named = Some(proof);
@@ -146,8 +158,8 @@ impl Authenticator {
                 }
             }
         }
-        // Not built yet: nothing was shown that could be wrong, so another good
-        // credential of `anyOf` counts.
+        // Without a policy nothing was shown that could be wrong, so another
+        // good credential of `anyOf` counts.
         let counts_anyway = !all && (named.is_some() || ask);
         match unjudged {
             Some((_, AuthReason::NotBuilt)) if counts_anyway => {}
@@ -156,6 +168,9 @@ impl Authenticator {
         }
         if all && missing.is_some() {
             return nothing_good(list, &carried, missing);
+        }
+        if let Some(strategy) = not_listed.filter(|_| all || (named.is_none() && !ask)) {
+            return refused(Kind::NotAllowed, strategy, AuthReason::NotListed);
         }
         match named {
             by if ask => Settled::AskHook(Pending {
@@ -179,7 +194,23 @@ impl Authenticator {
             Strategy::ApiKey => self.show_key(carried, request),
             Strategy::Jwt => self.show_token(carried, request),
             Strategy::Custom if self.hook.is_some() => Shown::AskHook,
-            Strategy::Custom | Strategy::Mtls => Shown::Unjudged(AuthReason::NotBuilt),
+            Strategy::Custom => Shown::Unjudged(AuthReason::NotBuilt),
+            Strategy::Mtls => self.show_certificate(request),
+        }
+    }
+
+    /// Only that of the connection itself: what a header says of one is nobody's
+    /// word.
+    fn show_certificate<'a>(&'a self, request: &Request<'_>) -> Shown<'a> {
+        let Some(certificates) = &self.certificates else {
+            return Shown::Unjudged(AuthReason::NotBuilt);
+        };
+        let Some(names) = request.call.certificate else {
+            return Shown::Absent;
+        };
+        match certificates.find(names) {
+            Some(listed) => Shown::Good(Proof::Certificate(listed)),
+            None => Shown::NotListed,
         }
     }
 

@@ -17,9 +17,6 @@ use crate::model::{
     AuthPolicy, DatabaseIsolation, DatabaseSpec, Origin, Requirement, ServiceSpec, Strategy,
 };
 
-/// Accepted and checked, but requests that need them are answered 503.
-const NOT_BUILT: [Strategy; 1] = [Strategy::Mtls];
-
 /// Check the configuration and show what it means
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
@@ -152,7 +149,7 @@ fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -
     if !unbuilt.is_empty() {
         let _ = writeln!(
             text,
-            "answering 503 until TLS and strategy mtls are built: {}",
+            "answering 503 until TLS toward apps is built: {}",
             unbuilt.join(", ")
         );
     }
@@ -177,11 +174,9 @@ fn needs_unbuilt(spec: &ServiceSpec) -> bool {
         .rules
         .iter()
         .filter_map(|rule| rule.upstream.as_ref());
-    strategies(&spec.auth).any(|strategy| NOT_BUILT.contains(&strategy))
-        || spec.tls.is_some()
-        || rules
-            .chain([&spec.upstream])
-            .any(|upstream| upstream.tls.is_some())
+    rules
+        .chain([&spec.upstream])
+        .any(|upstream| upstream.tls.is_some())
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -245,16 +240,6 @@ fn auth_text(policy: &AuthPolicy) -> String {
 
 fn is_open(policy: &AuthPolicy) -> bool {
     policy.requirement == Requirement::None
-}
-
-fn strategies(policy: &AuthPolicy) -> impl Iterator<Item = Strategy> {
-    policy
-        .rules
-        .iter()
-        .filter_map(|rule| rule.requirement.as_ref())
-        .chain([&policy.requirement])
-        .flat_map(Requirement::strategies)
-        .copied()
 }
 
 #[cfg(test)]

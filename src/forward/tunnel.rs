@@ -53,7 +53,9 @@ pub async fn tunnel(
     let mut app = watched(upstream.connection.into_stream());
     let copy = async {
         client.write_all(&upstream.leftover).await?;
+        client.flush().await?;
         app.write_all(&leftover).await?;
+        app.flush().await?;
         tokio::io::copy_bidirectional_with_sizes(&mut client, &mut app, BUFFER_BYTES, BUFFER_BYTES)
             .await
     };

@@ -27,6 +27,7 @@ use hyper::body::Incoming;
 use crate::auth::{Allowed, Call};
 use crate::forward::{self, AnswerBody, Client, Names};
 use crate::model::{Failure, Kind, is_private};
+use crate::net::tls::PeerCertificate;
 use crate::snapshot::Ready;
 #[cfg(any(test, feature = "fault-injection"))]
 use crate::telemetry::fault;
@@ -45,15 +46,17 @@ use body::Peeked;
 use traced::Asked;
 
 /// The client's side of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ClientSide {
     pub peer: IpAddr,
     pub tls: bool,
+    /// Verified with the handshake.
+    pub certificate: Option<Rc<PeerCertificate>>,
 }
 
 impl ClientSide {
     /// Of the URL that the client asked for.
-    const fn scheme(self) -> &'static str {
+    const fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
     }
 }
@@ -166,7 +169,7 @@ impl Door {
         let onward = prepare::Onward {
             ready,
             upstream: pool.upstream().spec(),
-            client_side: self.client,
+            client_side: &self.client,
             request_id: record.request_id.as_ref(),
             trace: passage.trace.as_ref(),
         };
@@ -268,7 +271,7 @@ impl Door {
             peer: client.address,
             scheme: self.client.scheme(),
             host: host.to_str().unwrap_or_default(),
-            certificate: None,
+            certificate: self.client.certificate.as_deref().map(|one| &one.names[..]),
             trace: self.call_trace(ready, trace.as_ref(), &asked),
         };
         let checked = ready.auth.check(&call, &self.local.parts.auth).await;

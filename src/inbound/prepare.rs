@@ -55,7 +55,7 @@ pub(super) struct Onward<'a> {
     pub(super) ready: &'a Ready,
     /// The one the request goes to.
     pub(super) upstream: &'a UpstreamSpec,
-    pub(super) client_side: ClientSide,
+    pub(super) client_side: &'a ClientSide,
     pub(super) request_id: Option<&'a HeaderValue>,
     /// Where tracing is on.
     pub(super) trace: Option<&'a trace::Context>,
@@ -85,7 +85,7 @@ impl Onward<'_> {
         for name in &allowed.remove {
             headers.remove(name);
         }
-        let ClientSide { peer, tls } = self.client_side;
+        let ClientSide { peer, tls, .. } = *self.client_side;
         forward::write_forwarding(headers, client, peer, &host, tls);
         headers.insert(HOST, host);
         if let Some(id) = self.request_id {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::auth::AuthWorker;
 use crate::model::Limits;
 use crate::net::deadline::Deadlines;
+use crate::net::tls::ServerTls;
 use crate::net::{ClientTimeouts, H2Limits, ParserLimits};
 use crate::snapshot::{Current, Service, Snapshot};
 use crate::telemetry::log::LogHandle;
@@ -161,6 +162,20 @@ impl Local {
     /// What holds for a whole connection of this service.
     pub fn connection_settings(&self) -> ConnectionSettings {
         self.connection
+    }
+
+    /// TLS of the public port; `None` in plain text.
+    pub fn tls(&self) -> Option<&Arc<ServerTls>> {
+        self.service.as_ready()?.tls.as_ref()
+    }
+
+    /// Whether a connection opened under `tls` would be opened so now.
+    pub fn is_under(&self, tls: Option<&Arc<ServerTls>>) -> bool {
+        match (self.tls(), tls) {
+            (None, None) => true,
+            (Some(own), Some(tls)) => Arc::ptr_eq(own, tls),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
     }
 
     fn pools(&self) -> impl Iterator<Item = &Rc<Pool>> {

@@ -331,8 +331,17 @@ pub struct MtlsPolicy {
 /// An exact certificate name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MtlsName {
-    /// `spiffe://trust-domain/path`
+    /// `spiffe://trust-domain/path`, or whatever URI a certificate shows.
     Spiffe(Arc<str>),
-    /// `dns:name`, without the prefix.
+    /// `dns:name`, without the prefix, in lower case.
     Dns(Arc<str>),
+}
+
+impl MtlsName {
+    /// The name itself, as it becomes the caller's identity.
+    pub fn as_str(&self) -> &Arc<str> {
+        match self {
+            Self::Spiffe(name) | Self::Dns(name) => name,
+        }
+    }
 }

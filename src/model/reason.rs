@@ -50,7 +50,7 @@ pub enum AuthReason {
     /// `deny` does.
     DenyRule,
     // Cannot be judged.
-    /// The strategy is not part of this build yet.
+    /// The strategy has no policy; the configuration's validation keeps that out.
     NotBuilt,
     /// No key set has been loaded yet.
     NoKeys,

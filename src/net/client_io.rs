@@ -187,6 +187,16 @@ impl Watch {
         }
     }
 
+    /// Of a stream that holds bytes back: a client that does not read is seen
+    /// only here.
+    fn flushed(&self, outcome: &Poll<io::Result<()>>) {
+        if outcome.is_ready() {
+            self.write.disarm();
+        } else if !self.write.is_armed() {
+            self.write.arm(self.timeouts.write_stall);
+        }
+    }
+
     fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
         if let (Poll::Ready(Ok(count)), Some(guard)) = (outcome, self.flood_guard.get()) {
             guard.sent(*count);
@@ -313,7 +323,12 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_flush(context);
+        if this.stream.holds_back() {
+            this.watch.flushed(&outcome);
+        }
+        outcome
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,23 +2,26 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
 
 use super::files;
 
 /// Unacknowledged data for this long means the other host is gone (SPEC §2.4).
 const DIALLED_USER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connected TCP or Unix stream.
+/// A connected TCP or Unix stream, or TLS over TCP.
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Boxed: plain streams are moved about without its weight.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
@@ -47,16 +50,25 @@ impl Stream {
         match self {
             Self::Tcp(stream) => files::may_keep(stream),
             Self::Unix(stream) => files::may_keep(stream),
+            Self::Tls(stream) => files::may_keep(stream.get_ref().0),
         }
     }
 
     /// Whether an idle connection is still usable: open, and silent. Costs no
     /// system call unless the kernel has reported something.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
         let mut byte = [0_u8; 1];
         let outcome = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
             Self::Unix(stream) => stream.try_read(&mut byte),
+            // Records of the protocol itself, such as tickets, may have come:
+            // they are taken in and count as silence.
+            Self::Tls(stream) => {
+                let mut context = Context::from_waker(Waker::noop());
+                let mut buffer = ReadBuf::new(&mut byte);
+                let polled = Pin::new(stream).poll_read(&mut context, &mut buffer);
+                return polled.is_pending();
+            }
         };
         matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -67,8 +79,14 @@ impl Stream {
         // A socket that refuses is closed anyway.
         let _ = match self {
             Self::Tcp(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0).set_linger(Some(Duration::ZERO)),
             Self::Unix(_) => Ok(()),
         };
+    }
+
+    /// Whether bytes may be held back here, to be sent by a flush.
+    pub(super) fn holds_back(&self) -> bool {
+        matches!(self, Self::Tls(_))
     }
 }
 
@@ -81,6 +99,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -94,6 +113,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -105,6 +125,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
 
@@ -112,15 +133,19 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The kernel sends by itself.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            // The kernel sends by itself.
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::HeaderValue;
 
@@ -12,6 +13,7 @@ use crate::forward::Reserved;
 use crate::health::ServiceHealth;
 use crate::model::{DependencySpec, ProcessSettings, ServiceName, ServiceSpec};
 use crate::net::Permits;
+use crate::net::tls::{ServerTls, TlsError};
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
 use crate::telemetry::spans::Resource;
 use crate::upstream::Upstream;
@@ -56,6 +58,8 @@ pub struct Ready {
     /// Settings of the process at build time.
     pub settings: Arc<ProcessSettings>,
     pub auth: Arc<Authenticator>,
+    /// Of the public port; `None` in plain text.
+    pub tls: Option<Arc<ServerTls>>,
     /// What clients may not send (ID-1).
     pub reserved: Arc<Reserved>,
     /// The app.
@@ -90,6 +94,14 @@ impl BuildContext<'_> {
 }
 
 impl Ready {
+    /// Certificates shown by this service, by their key in its file, and when
+    /// they expire.
+    pub fn certificates(&self) -> Vec<(Arc<str>, SystemTime)> {
+        let server = self.tls.as_ref().and_then(|tls| tls.expires());
+        let server = server.map(|expires| (Arc::from("tls.cert"), expires));
+        server.into_iter().collect()
+    }
+
     /// The same dependency, with what is known of its addresses.
     fn dependency(&self, spec: &DependencySpec) -> Option<Arc<Dependency>> {
         let mut known = self.dependencies.iter();
@@ -102,6 +114,8 @@ impl Ready {
 pub enum BuildError {
     #[error("the authentication policy cannot be put to work")]
     Auth(#[source] AuthBuildError),
+    #[error("tls")]
+    Tls(#[source] TlsError),
     /// Serving it without would be an open door.
     #[error("`{0}` is not part of this version yet, and nothing is served without it")]
     NotBuilt(&'static str),
@@ -144,7 +158,15 @@ impl Service {
                 known.unwrap_or_else(|| Arc::new(Dependency::new(&name, dependency, &metrics)))
             })
             .collect();
+        let tls = match &spec.tls {
+            Some(tls) => {
+                let known = old.and_then(|old| old.tls.as_ref());
+                Some(ServerTls::build(tls, known).map_err(BuildError::Tls)?)
+            }
+            None => None,
+        };
         let ready = Ready {
+            tls,
             dependencies,
             trace_name: HeaderValue::from_str(name.key()).expect("a service key is visible ASCII"),
             settings: Arc::clone(context.settings),
@@ -216,9 +238,6 @@ impl Service {
 
 /// What would be plain text where TLS was asked for is refused.
 fn refuse_unbuilt(spec: &ServiceSpec) -> Result<(), BuildError> {
-    if spec.tls.is_some() {
-        return Err(BuildError::NotBuilt("tls"));
-    }
     let rules = spec
         .auth
         .rules

@@ -200,7 +200,7 @@ impl Pool {
     pub fn take_idle(&self) -> Option<Connection> {
         let oldest_ms = self.oldest_usable_ms();
         let mut idle = self.idle.borrow_mut();
-        while let Some(connection) = idle.pop() {
+        while let Some(mut connection) = idle.pop() {
             if connection.idle_since_ms < oldest_ms {
                 // Everything below it is older still.
                 idle.clear();

@@ -4,9 +4,11 @@
 //! padded counters. It follows the control loop's commands in order; between
 //! two of them nothing about the configuration changes under a request.
 
+mod connections;
 mod ending;
 mod exit;
 mod port;
+mod secure;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -235,6 +237,10 @@ impl Worker {
         );
         #[cfg(any(test, feature = "fault-injection"))]
         crate::telemetry::fault::in_thread(&snapshot.settings.services_dir, "worker");
+        let retiring = self.retiring.iter().map(|retiring| &retiring.port);
+        for port in self.ports.values().chain(retiring) {
+            port.judge_peers();
+        }
         let retired: Vec<Rc<Port>> = close
             .iter()
             .filter_map(|id| self.ports.remove(id))

@@ -4,40 +4,32 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{AcceptGuard, Connections, Counted};
+use super::secure::Peers;
 use crate::drain::Phase;
 use crate::inbound::{
     ClientSide, ConnectionSettings, Door, Ending, RecordedBody, Site, TunnelSlot, WorkerParts,
 };
 use crate::model::Kind;
 use crate::net::stream::Stream;
+use crate::net::tls::{PeerCertificate, ServerTls};
 use crate::net::{self, ClientIo, End, OpenListener, Permit, Spoken, Stalled, Watch};
 use crate::reply;
 use crate::telemetry::record::RecordedFailure;
 
-/// The client connections of a port.
-#[derive(Debug, Default)]
-struct Connections {
-    open: Cell<usize>,
-    turned_away: Cell<usize>,
-    changed: Notify,
-}
-
 /// Connections over the limit that are being answered at one time; more are
 /// closed without an answer.
 const MAX_TURNED_AWAY: usize = 256;
-
-/// Counts one connection for as long as it lives.
-struct Counted(Rc<Connections>);
 
 /// One listening socket of this worker.
 pub(super) struct Port {
@@ -48,45 +40,18 @@ pub(super) struct Port {
     phase: Cell<Phase>,
     closed: CancellationToken,
     accepting: RefCell<Option<JoinHandle<()>>>,
+    peers: Rc<Peers>,
 }
 
-/// Tells the worker when accepting ends without having been told to, by a
-/// panic too: the other sockets of the group would serve on, and nobody would
-/// know.
-struct AcceptGuard {
-    closed: CancellationToken,
-    broken: CancellationToken,
-}
-
-impl Drop for AcceptGuard {
-    fn drop(&mut self) {
-        if !self.closed.is_cancelled() {
-            self.broken.cancel();
-        }
-    }
-}
-
-impl Connections {
-    /// Resolves when there is none.
-    async fn emptied(&self) {
-        while self.open.get() > 0 {
-            self.changed.notified().await;
-        }
-    }
-}
-
-impl Counted {
-    fn new(connections: &Rc<Connections>) -> Self {
-        connections.open.set(connections.open.get() + 1);
-        Self(Rc::clone(connections))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.changed.notify_one();
-    }
+/// A connection before its protocol is known.
+pub(super) struct Arrival {
+    pub(super) peer: SocketAddr,
+    /// As they are when the connection is opened.
+    opened: ConnectionSettings,
+    pub(super) watch: Rc<Watch>,
+    /// What it is under; `None` in plain text.
+    pub(super) tls: Option<Arc<ServerTls>>,
+    pub(super) certificate: Option<Rc<PeerCertificate>>,
 }
 
 impl Port {
@@ -108,7 +73,9 @@ impl Port {
             phase: Cell::new(Phase::Serving),
             closed: CancellationToken::new(),
             accepting: RefCell::new(None),
+            peers: Rc::default(),
         });
+        port.judge_peers();
         let serving = Rc::clone(&port);
         let serve = Rc::new(move |stream, peer| serving.accepted(stream, peer));
         let closed = port.closed.clone();
@@ -129,6 +96,23 @@ impl Port {
     /// The number clients connect to.
     pub(super) fn number(&self) -> u16 {
         self.address.port()
+    }
+
+    pub(super) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    pub(super) fn peers(&self) -> &Rc<Peers> {
+        &self.peers
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// The worker's clock.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.parts.deadlines.clock().now_ms()
     }
 
     /// Resolves when it has no connection.
@@ -162,7 +146,6 @@ impl Port {
             |ready| ready.spec.limits.connections,
         );
         let permit = local.service.connections.try_acquire(ceiling);
-        let stream = Stream::accepted(stream);
         let counted = Counted::new(&self.connections);
         let port = Rc::clone(self);
         // Ends with its connection, whose limits are all bounded.
@@ -175,13 +158,21 @@ impl Port {
         });
     }
 
-    async fn turn_away(&self, stream: Stream, peer: SocketAddr) {
+    async fn turn_away(&self, stream: TcpStream, peer: SocketAddr) {
         let detail = "too many connections";
+        let local = self.site.current();
+        if local.tls().is_some() {
+            // An answer would take a handshake, which costs more than is saved.
+            let refusal = refusal(Kind::Overloaded, detail);
+            let recorder = &local.recorder;
+            return recorder.answered_unread(&refusal, peer.ip().to_canonical());
+        }
         let answered = &self.connections.turned_away;
         if answered.get() >= MAX_TURNED_AWAY {
             return;
         }
         answered.set(answered.get() + 1);
+        let stream = Stream::accepted(stream);
         self.answer_unread(Kind::Overloaded, detail, stream, peer)
             .await;
         answered.set(answered.get().saturating_sub(1));
@@ -201,11 +192,43 @@ impl Port {
         net::answer_and_close(stream, &reply::raw(kind, Some(&local.service.name))).await;
     }
 
-    async fn serve(self: Rc<Self>, stream: Stream, peer: SocketAddr, _permit: Permit) {
-        let opened = self.site.current().connection_settings();
-        let watch = Watch::new(opened.timeouts, &self.parts.deadlines);
+    async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, _permit: Permit) {
+        let local = self.site.current();
+        let opened = local.connection_settings();
+        let arrival = Arrival {
+            peer,
+            opened,
+            watch: Watch::new(opened.timeouts, &self.parts.deadlines),
+            tls: None,
+            certificate: None,
+        };
+        let tls = local.tls().cloned();
+        drop(local);
+        match tls {
+            None => self.converse(Stream::accepted(stream), arrival, None).await,
+            // Boxed: plain connections are not to be as large.
+            Some(tls) => Box::pin(self.serve_secure(stream, arrival, tls)).await,
+        }
+    }
+
+    /// Serves what the client speaks; `agreed` where that is settled already.
+    pub(super) async fn converse(
+        self: Rc<Self>,
+        stream: Stream,
+        arrival: Arrival,
+        agreed: Option<Spoken>,
+    ) {
+        let Arrival {
+            peer,
+            opened,
+            watch,
+            tls,
+            certificate,
+        } = arrival;
         let mut io = ClientIo::new(stream, Rc::clone(&watch));
-        let spoken = {
+        let spoken = if agreed.is_some() {
+            Ok(agreed)
+        } else {
             let stalled = std::future::poll_fn(|context| self.poll_unheard(&watch, context));
             tokio::select! {
                 biased;
@@ -216,8 +239,10 @@ impl Port {
         let serving = Serving {
             client: ClientSide {
                 peer: peer.ip(),
-                tls: false,
+                tls: tls.is_some(),
+                certificate,
             },
+            tls,
             peer,
             tunnel: Rc::default(),
             port: self,
@@ -287,6 +312,7 @@ fn refusal(kind: Kind, detail: &'static str) -> RecordedFailure {
 struct Serving {
     port: Rc<Port>,
     client: ClientSide,
+    tls: Option<Arc<ServerTls>>,
     peer: SocketAddr,
     /// As they were when the connection was opened.
     opened: ConnectionSettings,
@@ -341,7 +367,8 @@ impl Serving {
         self.watch.request_begun();
         let local = self.port.site.current();
         let draining = self.port.phase.get() >= Phase::Announced;
-        let close = draining || local.connection_settings() != self.opened;
+        let same = local.connection_settings() == self.opened && local.is_under(self.tls.as_ref());
+        let close = draining || !same;
         if close {
             self.watch.end_after_this();
         }
@@ -350,7 +377,7 @@ impl Serving {
             close,
             tunnel: Rc::clone(&self.tunnel),
         };
-        Ok(Door::new(local, self.client, draining)
+        Ok(Door::new(local, self.client.clone(), draining)
             .handle(request, ending)
             .await)
     }

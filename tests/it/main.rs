@@ -45,6 +45,8 @@ mod reload_under_load;
 mod responses;
 mod scale;
 mod secrets;
+mod tls_clients;
+mod tls_rotation;
 mod tracing_b3;
 mod tracing_headers;
 mod tracing_spans;

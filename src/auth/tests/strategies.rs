@@ -1,7 +1,7 @@
 //! Strategies and their carriers, one by one and in lists.
 
 use super::*;
-use crate::model::{AppToken, Preflight, Who};
+use crate::model::{AppToken, MtlsName, MtlsPolicy, Preflight, Who};
 
 #[test]
 fn api_key_answers() {
@@ -226,7 +226,7 @@ fn the_app_token_goes_with_every_request_and_is_reserved() {
 }
 
 #[test]
-fn strategies_not_built_cannot_judge() {
+fn strategies_without_a_policy_cannot_judge() {
     let authenticator = build(&policy(Requirement::AnyOf(vec![Strategy::Mtls])));
     let denied = get("/").to(&authenticator).unwrap_err();
     assert_eq!(denied.kind, Kind::AuthUnavailable);
@@ -244,6 +244,80 @@ fn strategies_not_built_cannot_judge() {
     assert_eq!(get("/").verdict(&any), Err(Kind::AuthUnavailable));
     let all = build(&policy(Requirement::AllOf(list)));
     assert_eq!(good.verdict(&all), Err(Kind::AuthUnavailable));
+}
+
+#[test]
+fn a_certificate_counts_by_its_exact_names_and_for_mtls_only() {
+    let spiffe = |name: &str| MtlsName::Spiffe(name.into());
+    let dns = |name: &str| MtlsName::Dns(name.into());
+    let with = |requirement| {
+        let mut policy = policy(requirement);
+        policy.mtls = Some(MtlsPolicy {
+            allow: vec![spiffe("spiffe://shop/orders"), dns("cart.shop")],
+        });
+        build(&policy)
+    };
+    let verdict = |authenticator: &Authenticator, sent: &Sent, names: Option<&[MtlsName]>| {
+        let call = Call {
+            certificate: names,
+            ..sent.call()
+        };
+        match authenticator.decide(&Request::at(&call, SystemTime::now())) {
+            Ok(allowed) => Ok(allowed.identity.unwrap().subject.unwrap().to_string()),
+            Err(Unmet::Denied(denied)) => Err((denied.kind, denied.reason)),
+            Err(Unmet::Wait(_)) => panic!("nobody else is asked"),
+        }
+    };
+    let mtls = with(Requirement::AnyOf(vec![Strategy::Mtls]));
+    let plain = get("/");
+    let orders = [spiffe("spiffe://shop/orders"), dns("x.shop")];
+    let cart = [dns("x.shop"), dns("cart.shop")];
+    assert_eq!(
+        verdict(&mtls, &plain, Some(&orders)),
+        Ok("spiffe://shop/orders".to_owned())
+    );
+    assert_eq!(
+        verdict(&mtls, &plain, Some(&cart)),
+        Ok("cart.shop".to_owned())
+    );
+    assert_eq!(
+        verdict(&mtls, &plain, None),
+        Err((Kind::CredentialMissing, "missing"))
+    );
+    for other in [
+        vec![],
+        vec![spiffe("spiffe://shop/orders/")],
+        vec![spiffe("spiffe://shop/Orders")],
+        vec![spiffe("cart.shop")],
+        vec![dns("spiffe://shop/orders")],
+        vec![dns("*.shop"), dns("a.cart.shop")],
+    ] {
+        let refused = verdict(&mtls, &plain, Some(&other));
+        assert_eq!(refused, Err((Kind::NotAllowed, "not_listed")), "{other:?}");
+    }
+    // Beside others: it satisfies nothing but `mtls`, and spoils nothing.
+    let keyed = get("/").with("x-api-key", KEY);
+    let wrong = get("/").with("x-api-key", "wrong");
+    let key = with(api_key());
+    let missing = Err((Kind::CredentialMissing, "missing"));
+    assert_eq!(verdict(&key, &plain, Some(&orders)), missing);
+    let list = vec![Strategy::Mtls, Strategy::ApiKey];
+    let any = with(Requirement::AnyOf(list.clone()));
+    let stranger = [dns("x.shop")];
+    assert_eq!(verdict(&any, &keyed, Some(&stranger)), Ok("web".to_owned()));
+    assert_eq!(
+        verdict(&any, &keyed, Some(&cart)),
+        Ok("cart.shop".to_owned())
+    );
+    let unknown = Err((Kind::CredentialInvalid, "unknown_key"));
+    assert_eq!(verdict(&any, &wrong, Some(&cart)), unknown);
+    let not_listed = Err((Kind::NotAllowed, "not_listed"));
+    assert_eq!(verdict(&any, &plain, Some(&stranger)), not_listed);
+    let all = with(Requirement::AllOf(list));
+    assert_eq!(verdict(&all, &keyed, Some(&cart)), Ok("web".to_owned()));
+    assert_eq!(verdict(&all, &keyed, Some(&stranger)), not_listed);
+    assert_eq!(verdict(&all, &keyed, None), missing);
+    assert_eq!(verdict(&all, &plain, Some(&cart)), missing);
 }
 
 #[test]

@@ -1,16 +1,22 @@
 //! TLS by rustls: one crypto provider, passed explicitly; files read from PEM.
 //!
-//! [`client_config`] serves whoever dials, whatever is spoken inside.
+//! [`client_config`] serves whoever dials, whatever is spoken inside;
+//! [`ServerTls`] is a service's public port. Neither takes early data (0-RTT):
+//! it can be replayed.
 
+mod certificate;
 mod client;
 mod pem;
+mod server;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+pub use certificate::Validity;
 pub use client::{Identity, Trust, client_config, client_config_for, server_name};
+pub use server::{HandshakeFailure, PeerCertificate, Secured, ServerTls};
 
 /// Protocol names of ALPN (RFC 7301), in order of preference.
 pub type Alpn = &'static [&'static [u8]];

@@ -294,6 +294,7 @@ pub(super) struct ServiceCells {
     pub(super) inbound: LaneCells,
     pub(super) errors: [AtomicU64; Cause::ALL.len()],
     pub(super) retries: [AtomicU64; RETRY_REASONS.len()],
+    pub(super) handshakes: super::tls::HandshakeCells,
     /// Made with the first decision.
     pub(super) auth: OnceLock<Box<[AtomicU64; super::auth::KEYS]>>,
 }
@@ -304,6 +305,7 @@ impl ServiceCells {
             inbound: LaneCells::new(),
             errors: [const { AtomicU64::new(0) }; Cause::ALL.len()],
             retries: [const { AtomicU64::new(0) }; RETRY_REASONS.len()],
+            handshakes: Default::default(),
             auth: OnceLock::new(),
         }
     }

@@ -54,6 +54,7 @@ impl Collector for AllMetrics {
         lanes(&services, &mut families);
         decisions(&services, &mut families);
         key_sets(&services, &mut families);
+        super::tls::collect(&services, &mut families);
         self.inner.process_wide(&services, &mut families);
         process_metrics(&mut families);
         families
@@ -61,13 +62,13 @@ impl Collector for AllMetrics {
 }
 
 /// One family being filled.
-struct Filling {
+pub(super) struct Filling {
     family: &'static Family,
     metrics: Vec<proto::Metric>,
 }
 
 impl Filling {
-    fn new(family: &'static Family) -> Self {
+    pub(super) fn new(family: &'static Family) -> Self {
         Self {
             family,
             metrics: Vec::new(),
@@ -75,7 +76,7 @@ impl Filling {
     }
 
     /// Adds a counter or gauge; `values` in the order of the family's labels.
-    fn add(&mut self, values: &[&str], value: f64) {
+    pub(super) fn add(&mut self, values: &[&str], value: f64) {
         let mut metric = self.labelled(values);
         if self.family.kind == FamilyKind::Counter {
             let mut counter = proto::Counter::default();
@@ -128,7 +129,7 @@ impl Filling {
         proto::Metric::from_label(labels)
     }
 
-    fn finish(self, families: &mut Vec<proto::MetricFamily>) {
+    pub(super) fn finish(self, families: &mut Vec<proto::MetricFamily>) {
         let mut family = proto::MetricFamily::default();
         family.set_name(self.family.name.to_owned());
         family.set_help(self.family.help.to_owned());

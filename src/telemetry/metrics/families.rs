@@ -62,6 +62,10 @@ families! {
         "Usable keys in force; 0 while tokens cannot be judged.";
     JWKS_LAST_SUCCESS = Gauge "outrigger_jwks_last_success_timestamp_seconds" ["service"],
         "Unix time of the last good fetch; 0 before the first.";
+    TLS_HANDSHAKES = Counter "outrigger_tls_handshakes_total" ["service", "result"],
+        "TLS handshakes of clients on the public port: `done`, or why there is no connection.";
+    TLS_CERTIFICATE_EXPIRY = Gauge "outrigger_tls_certificate_expiry_timestamp_seconds" ["service", "certificate"],
+        "Unix time at which a certificate in force expires (of a chain, the first to); `certificate` is its key in the service's file.";
     RETRIES = Counter "outrigger_retries_total" ["service", "reason"],
         "Attempts after the first.";
     CIRCUIT_STATE = Gauge "outrigger_circuit_state" ["service", "peer"],

@@ -11,6 +11,7 @@ mod collect;
 mod families;
 mod process;
 mod service;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +25,7 @@ pub use cells::RetryReason;
 pub use families::markdown;
 pub use prometheus::TEXT_FORMAT;
 pub use service::{Direction, InFlight, PeerMetrics, ServiceMetrics, ServiceShard};
+pub use tls::Handshake;
 
 use crate::model::ServiceName;
 

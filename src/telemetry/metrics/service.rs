@@ -28,6 +28,7 @@ pub struct ServiceMetrics {
     pub(super) peers: Mutex<BTreeMap<Arc<str>, Weak<PeerMetrics>>>,
     pub(super) stale: AtomicBool,
     pub(super) key_set: KeySetCells,
+    pub(super) certificates: super::tls::ExpiryCells,
 }
 
 impl ServiceMetrics {
@@ -39,6 +40,7 @@ impl ServiceMetrics {
             peers: Mutex::new(BTreeMap::new()),
             stale: AtomicBool::new(false),
             key_set: KeySetCells::default(),
+            certificates: Mutex::default(),
         }
     }
 
@@ -228,7 +230,7 @@ impl ServiceShard {
         }
     }
 
-    fn cells(&self) -> &ServiceCells {
+    pub(super) fn cells(&self) -> &ServiceCells {
         &self
             .service
             .shards

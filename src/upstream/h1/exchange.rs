@@ -200,10 +200,12 @@ impl Exchange {
             }
             let body_pending = self.poll_stage(context)?.is_pending();
             if self.request.staged.is_empty() {
+                self.flush(context);
                 return Ok(());
             }
             match self.poll_write(context) {
                 Poll::Ready(Ok(())) if body_pending && self.request.staged.is_empty() => {
+                    self.flush(context);
                     return Ok(());
                 }
                 Poll::Ready(Ok(())) => {}
@@ -214,6 +216,14 @@ impl Exchange {
                 }
                 Poll::Pending => return Ok(()),
             }
+        }
+    }
+
+    /// Moves on what the stream itself holds back (TLS does; others do not).
+    fn flush(&mut self, context: &mut Context<'_>) {
+        let stream = Pin::new(&mut self.connection.stream);
+        if let Poll::Ready(Err(error)) = stream.poll_flush(context) {
+            self.request.broken = Some(error);
         }
     }
 

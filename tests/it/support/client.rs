@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::message::{Fields, Framing, Head, Reader, Unread, framing};
+use super::pki::{Secure, Socket};
 
 /// Until an answer that should come at once counts as missing.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,7 +68,7 @@ impl Response {
 
 /// One connection.
 pub(crate) struct Client {
-    reader: Reader<TcpStream>,
+    reader: Reader<Socket>,
 }
 
 impl Client {
@@ -77,18 +78,31 @@ impl Client {
     }
 
     pub(crate) fn connect_to(address: SocketAddr) -> io::Result<Self> {
+        let stream = Self::dial(address)?;
+        Ok(Self {
+            reader: Reader::new(Socket::Plain(stream)),
+        })
+    }
+
+    /// The same under TLS; comes back after the handshake.
+    pub(crate) fn connect_secure(port: u16, secure: &Secure) -> io::Result<Self> {
+        let stream = Self::dial(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        Ok(Self {
+            reader: Reader::new(secure.handshake(stream)?),
+        })
+    }
+
+    fn dial(address: SocketAddr) -> io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self {
-            reader: Reader::new(stream),
-        })
+        Ok(stream)
     }
 
     /// Another patience for reads.
     pub(crate) fn patience(&mut self, time: Duration) {
-        let stream = &self.reader.stream;
+        let stream = self.reader.stream.tcp();
         stream
             .set_read_timeout(Some(time))
             .expect("a socket takes a timeout");
@@ -97,6 +111,7 @@ impl Client {
     pub(crate) fn local_address(&self) -> SocketAddr {
         self.reader
             .stream
+            .tcp()
             .local_addr()
             .expect("a connected socket has an address")
     }
@@ -106,14 +121,24 @@ impl Client {
         self.reader.stream.write_all(bytes)
     }
 
+    /// What the server showed of itself under TLS.
+    pub(crate) fn server_certificate(&self) -> Option<Vec<u8>> {
+        self.reader.stream.server_certificate()
+    }
+
+    /// Whether the other side has not closed.
+    pub(crate) fn is_open(&self) -> bool {
+        self.reader.stream.is_open()
+    }
+
     /// No more bytes from here.
     pub(crate) fn finish_sending(&self) -> io::Result<()> {
-        self.reader.stream.shutdown(Shutdown::Write)
+        self.reader.stream.tcp().shutdown(Shutdown::Write)
     }
 
     /// Ends the connection with RST instead of FIN.
     pub(crate) fn reset(self) {
-        let socket = socket2::SockRef::from(&self.reader.stream);
+        let socket = socket2::SockRef::from(self.reader.stream.tcp());
         socket
             .set_linger(Some(Duration::ZERO))
             .expect("a socket takes a linger time");

@@ -16,6 +16,11 @@ pub(crate) trait Work: Send + Sync + 'static {
     /// The next request, and a note for [`Work::check`].
     fn request(&self) -> (Request, u64);
 
+    /// A new connection.
+    fn connect(&self, port: u16) -> std::io::Result<Client> {
+        Client::connect(port)
+    }
+
     /// Says what is wrong with the answer.
     fn check(&self, note: u64, response: &Response) -> Result<(), String>;
 }
@@ -150,7 +155,9 @@ fn one(
     let (request, note) = work.request();
     let mut client = match connection.take() {
         Some(client) => client,
-        None => Client::connect(port).map_err(|error| format!("connect: {error}"))?,
+        None => work
+            .connect(port)
+            .map_err(|error| format!("connect: {error}"))?,
     };
     let response = client
         .exchange(&request)

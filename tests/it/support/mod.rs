@@ -16,6 +16,7 @@ pub(crate) mod manifests;
 pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod moody;
+pub(crate) mod pki;
 pub(crate) mod ports;
 pub(crate) mod postgres;
 pub(crate) mod process;
