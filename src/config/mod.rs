@@ -14,6 +14,8 @@ mod examples;
 mod problem;
 mod process;
 mod raw;
+#[cfg(test)]
+mod reference;
 mod report;
 pub mod schema;
 mod source;

@@ -16,6 +16,7 @@ mod auth_tokens;
 mod bad_files;
 mod deploy;
 mod doors;
+mod error_pages;
 mod footprint;
 mod harness;
 mod health_cycles;

@@ -1,144 +1,95 @@
-//! Every command and every file of the README works as written there.
+//! Every command and every file of the README and of the documents works as
+//! written there.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::support::app::App;
-use crate::support::client::{Client, Request, Response};
+use crate::support::client::{Client, Request};
 use crate::support::daemon::{BINARY, Daemon, run_to_end};
+use crate::support::document::{Terminal, blocks, commands, curl, words};
 use crate::support::isolation::with_own_ports;
+use crate::support::manifests::project;
 use crate::support::scripts;
 use crate::support::tree::Tree;
 use crate::support::wait::{SOON, shared_machine, wait_until};
 
-fn project() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A fenced block: its language and lines.
-struct Block {
-    language: String,
-    lines: Vec<String>,
-}
-
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut open = false;
-    for line in text.lines() {
-        match line.strip_prefix("```") {
-            Some(_) if open => open = false,
-            Some(language) => {
-                open = true;
-                blocks.push(Block {
-                    language: language.to_owned(),
-                    lines: Vec::new(),
-                });
-            }
-            None if open => blocks.last_mut().unwrap().lines.push(line.to_owned()),
-            None => {}
-        }
-    }
-    assert!(!open, "a block is not closed");
-    blocks
-}
-
-fn readme() -> Vec<Block> {
-    blocks(&fs::read_to_string(project().join("README.md")).unwrap())
-}
-
-/// Splits a shell line: spaces, single quotes, a comment at the end.
-fn words(line: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut quoted = false;
-    for character in line.chars() {
-        match character {
-            '\'' => quoted = !quoted,
-            '#' if !quoted && words.last().is_some_and(String::is_empty) => break,
-            ' ' if !quoted => words.push(String::new()),
-            other => words.last_mut().unwrap().push(other),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    words
-}
-
-/// Does what `curl` would do with the options the project uses.
-fn curl(words: &[String]) -> Response {
-    let (mut headers, mut url) = (Vec::new(), None);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "-i" | "-s" => {}
-            "-H" => headers.push(words.next().unwrap().split_once(": ").unwrap()),
-            other if other.starts_with("http://") && url.is_none() => url = Some(other),
-            other => panic!("curl {other}: not understood"),
-        }
-    }
-    let rest = url.unwrap().strip_prefix("http://127.0.0.1:").unwrap();
-    let (port, path) = rest.split_once('/').unwrap();
-    let request = headers.iter().fold(
-        Request::get(&format!("/{path}")),
-        |request, (name, value)| request.header(name, value),
-    );
-    request.send(port.parse().unwrap())
-}
-
 #[test]
 fn the_first_commands_are_the_demo_and_the_tests() {
-    let readme = readme();
-    let commands: Vec<&String> = readme
-        .iter()
-        .filter(|block| block.language == "sh")
-        .take(2)
-        .flat_map(|block| &block.lines)
-        .collect();
+    let commands = &commands("README.md")[..2];
     assert_eq!(commands, ["cargo run -- demo", "./scripts/test"]);
     // What checks every change runs the second one, alone on its line.
-    let ci = fs::read_to_string(project().join(".ci/run")).unwrap();
+    let ci = fs::read_to_string(project(".ci/run")).unwrap();
     assert!(ci.lines().any(|line| line == commands[1].as_str()), "{ci}");
     // And that one runs everything: no filter, no exclusion.
-    let script = fs::read_to_string(project().join("scripts/test")).unwrap();
+    let script = fs::read_to_string(project("scripts/test")).unwrap();
     assert!(
         script.contains("--no-fail-fast --lib --bins --tests"),
         "{script}"
     );
 }
 
+/// The README and everything in `docs/`.
+fn documents() -> Vec<String> {
+    let mut found = vec!["README.md".to_owned()];
+    for entry in fs::read_dir(project("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") {
+            found.push(format!("docs/{name}"));
+        }
+    }
+    found
+}
+
+/// What a heading is linked by: lower case, spaces as hyphens, no punctuation.
+fn anchor(line: &str) -> String {
+    let heading = line.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading
+        .chars()
+        .filter(|byte| byte.is_alphanumeric() || " -_".contains(*byte));
+    kept.map(|byte| if byte == ' ' { '-' } else { byte })
+        .collect()
+}
+
 #[test]
 fn links_lead_somewhere() {
-    for file in [
-        "README.md",
-        "docs/configuration.md",
-        "docs/health.md",
-        "docs/operation.md",
-    ] {
-        let path = project().join(file);
+    for file in documents() {
+        let path = project(&file);
         let text = fs::read_to_string(&path).unwrap();
         for target in text
             .split("](")
             .skip(1)
             .map(|rest| rest.split(')').next().unwrap())
         {
-            let target = target.split('#').next().unwrap();
-            if target.is_empty() || target.contains("://") {
+            let (target, heading) = target.split_once('#').unwrap_or((target, ""));
+            if target.contains("://") {
                 continue;
             }
-            let found = path.parent().unwrap().join(target);
+            let found = match target {
+                "" => path.clone(),
+                target => path.parent().unwrap().join(target),
+            };
             assert!(found.exists(), "{file}: {target} is not there");
+            if !heading.is_empty() {
+                let text = fs::read_to_string(&found).unwrap();
+                let there = text.lines().any(|line| anchor(line) == heading);
+                assert!(there, "{file}: {target} has no heading #{heading}");
+            }
         }
     }
 }
 
 #[test]
 fn every_command_and_metric_is_described() {
-    let (_, help) = run_to_end(project(), &["--help"], &[]);
+    let (_, help) = run_to_end(&project(""), &["--help"], &[]);
     let listed = help
         .split("Commands:")
         .nth(1)
         .and_then(|rest| rest.split("\n\n").next());
-    let text = fs::read_to_string(project().join("docs/operation.md")).unwrap();
+    let text = fs::read_to_string(project("docs/operation.md")).unwrap();
     let table = text
         .split("## Commands")
         .nth(1)
@@ -164,14 +115,9 @@ fn every_command_and_metric_is_described() {
         "{described:?} {commands:?}"
     );
     // Every metric that the documentation names exists.
-    let metrics = fs::read_to_string(project().join("docs/metrics.md")).unwrap();
-    for file in [
-        "README.md",
-        "docs/health.md",
-        "docs/operation.md",
-        "docs/configuration.md",
-    ] {
-        let text = fs::read_to_string(project().join(file)).unwrap();
+    let metrics = fs::read_to_string(project("docs/metrics.md")).unwrap();
+    for file in documents() {
+        let text = fs::read_to_string(project(&file)).unwrap();
         for (at, _) in text.match_indices("outrigger_") {
             let rest = &text[at..];
             let end = rest
@@ -188,10 +134,9 @@ fn every_command_and_metric_is_described() {
 
 #[test]
 fn the_files_of_the_configuration_reference_are_good() {
-    let text = fs::read_to_string(project().join("docs/configuration.md")).unwrap();
     let tree = Tree::new();
     let mut files = 0;
-    for block in blocks(&text)
+    for block in blocks("docs/configuration.md")
         .iter()
         .filter(|block| block.language == "yaml")
     {
@@ -291,80 +236,123 @@ fn the_readme_s_own_service_works() {
 #[test]
 #[ignore = "run by the_readme_s_own_service_works in a network namespace"]
 fn inside_own_service() {
-    let tree = Tree::new();
-    let mut environment: Vec<(String, String)> = Vec::new();
-    let mut daemon: Option<Daemon> = None;
+    let mut terminal = Terminal::new();
     let app = App::start_on(8080, scripts::ok);
-    let mut commands = 0;
-    for block in readme().iter().skip(2) {
-        match block.language.as_str() {
-            "yaml" => {
-                let path = block.lines[0].strip_prefix("# ").unwrap();
-                tree.put(path, block.lines.join("\n") + "\n");
-            }
-            "sh" => {
-                for line in &block.lines {
-                    commands += 1;
-                    run_line(line, &tree, &mut environment, &mut daemon);
-                }
-            }
-            other => panic!("a block of `{other}` is not tried"),
-        }
+    // The demo and the tests have tests of their own.
+    for block in blocks("README.md").iter().skip(2) {
+        terminal.follow(block);
     }
+    terminal.interrupt();
     assert!(
-        commands >= 8 && app.count() >= 2,
-        "{commands} commands, {} requests",
+        terminal.commands >= 8 && app.count() >= 2,
+        "{} commands, {} requests",
+        terminal.commands,
         app.count()
     );
 }
 
-fn run_line(
-    line: &str,
-    tree: &Tree,
-    environment: &mut Vec<(String, String)>,
-    daemon: &mut Option<Daemon>,
-) {
-    let words = words(line);
-    let environment_now: Vec<(String, String)> = environment.clone();
-    match words[0].as_str() {
-        "export" => {
-            let (name, value) = words[1].split_once('=').unwrap();
-            environment.push((name.to_owned(), value.to_owned()));
-        }
-        "outrigger" if words[1] == "run" => {
-            let mut command = Command::new(BINARY);
-            command
-                .args(&words[1..])
-                .current_dir(tree.root())
-                .env_clear()
-                .envs(environment_now);
-            let started = Daemon::spawn(command, 9900, 9909);
-            wait_until("the daemon is ready", SOON, || {
-                Request::get("/startupz").status(9909) == Some(200)
-            });
-            *daemon = Some(started);
-        }
-        "outrigger" => {
-            let arguments: Vec<&str> = words[1..].iter().map(String::as_str).collect();
-            let environment: Vec<(&str, &str)> = environment_now
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()))
-                .collect();
-            let (code, output) = run_to_end(tree.root(), &arguments, &environment);
-            assert_eq!(code, 0, "{line}: {output}");
-        }
-        "curl" => {
-            let expected = line
-                .split_once("# ")
-                .map_or("200", |(_, comment)| &comment[..3]);
-            let response = curl(&words[1..]);
-            assert_eq!(
-                response.status.to_string(),
-                expected,
-                "{line}: {}",
-                response.text()
-            );
-        }
-        other => panic!("`{other}` is not tried: {line}"),
+#[test]
+fn the_first_hour_works() {
+    let _machine = shared_machine();
+    with_own_ports("readme::inside_the_first_hour", inside_the_first_hour);
+}
+
+#[test]
+#[ignore = "run by the_first_hour_works in a network namespace"]
+fn inside_the_first_hour() {
+    let mut terminal = Terminal::new();
+    // Only the tree that the page names.
+    fs::remove_dir(terminal.tree.services()).unwrap();
+    for block in blocks("docs/first-hour.md") {
+        terminal.follow(&block);
     }
+    terminal.interrupt();
+    assert!(terminal.commands >= 25, "{}", terminal.commands);
+}
+
+#[test]
+fn the_other_pages_commands_work() {
+    let _machine = shared_machine();
+    with_own_ports("readme::inside_the_other_pages", inside_the_other_pages);
+}
+
+#[test]
+#[ignore = "run by the_other_pages_commands_work in a network namespace"]
+fn inside_the_other_pages() {
+    for page in ["docs/operation.md", "docs/upgrade.md"] {
+        let mut terminal = Terminal::new();
+        terminal.tree.write("shop/cart", "port: 3001\nauth: none\n");
+        let script = "#!/bin/sh\ntest \"$1\" = --all && test \"$PORT\" = 13001\n";
+        let script = terminal.tree.put("nightly-report", script);
+        fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
+        for block in blocks(page) {
+            terminal.follow(&block);
+        }
+        assert!(terminal.commands > 0, "{page}");
+    }
+}
+
+/// Pages whose every command is typed by a test here.
+const TYPED: [&str; 4] = [
+    "README.md",
+    "docs/first-hour.md",
+    "docs/operation.md",
+    "docs/upgrade.md",
+];
+
+/// Commands that need more than a test machine has, and what is tried instead.
+const ELSEWHERE: [(&str, &str); 10] = [
+    (
+        "docker build ",
+        "deploy::lint and deploy::compose; the binary in such a root: deploy::pods",
+    ),
+    ("docker compose ", "deploy::compose, deploy::lint"),
+    (
+        "kubectl apply -k ",
+        "deploy::lint builds and validates them, deploy::pods runs the pods",
+    ),
+    ("kubectl create -f ", "deploy::jobs"),
+    ("install ", "deploy::lint: the unit is verified"),
+    ("systemctl ", "deploy::lint: the unit is verified"),
+    (
+        "cargo build --release",
+        "scripts/footprint, which is too slow for every run",
+    ),
+    ("benches/compare/auth.py", "a measurement of an hour"),
+    (
+        "scripts/footprint",
+        "footprint::footprint on the debug build",
+    ),
+    (
+        "cargo run -- demo",
+        "the_demo_answers_and_its_commands_work",
+    ),
+];
+
+#[test]
+fn no_command_is_forgotten() {
+    for page in documents() {
+        for command in commands(&page) {
+            if TYPED.contains(&page.as_str()) {
+                continue;
+            }
+            let found = ELSEWHERE
+                .iter()
+                .any(|(start, _)| command.starts_with(start));
+            assert!(
+                found,
+                "{page}: `{command}` is run by no test: type it in one (Terminal), or say \
+                 in ELSEWHERE what is tried instead"
+            );
+            // What it names of this project is there.
+            for word in words(&command) {
+                let here = ["docker/", "examples/", "benches/", "scripts/", "config/"];
+                if here.iter().any(|folder| word.starts_with(folder)) {
+                    assert!(project(&word).exists(), "{page}: {command}: {word}");
+                }
+            }
+        }
+    }
+    let pages: BTreeSet<String> = documents().into_iter().collect();
+    assert!(TYPED.iter().all(|page| pages.contains(*page)));
 }

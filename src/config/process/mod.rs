@@ -5,7 +5,7 @@ mod doors;
 mod environment;
 mod framework;
 mod known;
-mod overlay;
+pub(super) mod overlay;
 mod settings;
 #[cfg(test)]
 mod tests;

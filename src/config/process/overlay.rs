@@ -133,6 +133,13 @@ fn value(place: &Place, text: &str, shape: Shape) -> Node {
     }
 }
 
+/// The keys of each variable.
+#[cfg(test)]
+pub(in crate::config) fn paths() -> BTreeMap<String, Vec<String>> {
+    let all = settings().into_iter();
+    all.map(|(name, (path, _))| (name, path)).collect()
+}
+
 /// The variables of all settings.
 pub(super) fn names() -> std::collections::BTreeSet<String> {
     settings().into_keys().collect()

@@ -224,8 +224,11 @@ pub(crate) struct RawRule {
     pub(crate) paths: Option<Vec<String>>,
     /// Default: every method.
     pub(crate) methods: Option<Vec<String>>,
+    /// In the place of the service's own.
     pub(crate) strategy: Option<RawStrategy>,
+    /// One of these.
     pub(crate) any_of: Option<Vec<RawStrategy>>,
+    /// All of these.
     pub(crate) all_of: Option<Vec<RawStrategy>>,
     /// Who, once authenticated.
     pub(crate) allow: Option<RawWho>,
@@ -244,6 +247,7 @@ pub(crate) struct RawWho {
     pub(crate) services: Option<Vec<String>>,
     /// API key ids.
     pub(crate) keys: Option<Vec<String>>,
+    /// Subjects of tokens, or what a hook says.
     pub(crate) subjects: Option<Vec<String>>,
     /// Claim → accepted values.
     pub(crate) claims: Option<RawClaims>,
@@ -266,6 +270,8 @@ pub(crate) enum RawPreflight {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schemars(rename = "AppToken")]
 pub(crate) struct RawAppToken {
+    /// Name of the header.
     pub(crate) header: Option<String>,
+    /// Its value, by which the app knows its sidecar.
     pub(crate) value: Option<RawSecret>,
 }

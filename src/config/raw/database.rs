@@ -24,8 +24,11 @@ macro_rules! database {
             /// Default: 5432.
             #[schemars(range(min = 1))]
             pub(crate) port: Option<u16>,
+            /// Default: that of `url` or of the environment.
             pub(crate) database: Option<String>,
+            /// Who logs in.
             pub(crate) user: Option<String>,
+            /// The password of `user`.
             pub(crate) password: Option<RawSecret>,
             /// Connections at most. Default: 20.
             #[schemars(range(min = 1))]
@@ -38,6 +41,7 @@ macro_rules! database {
             pub(crate) max_lifetime: Option<RawDuration>,
             /// Default: `30s`.
             pub(crate) statement_timeout: Option<RawDuration>,
+            /// Longest wait for a lock. Default: none.
             pub(crate) lock_timeout: Option<RawDuration>,
             /// Default: `60s`.
             pub(crate) idle_in_transaction_timeout: Option<RawDuration>,
@@ -50,6 +54,7 @@ macro_rules! database {
             pub(crate) schema: Option<String>,
             /// Login role. Default: `<domain>_<service>`.
             pub(crate) role: Option<String>,
+            /// Password of `role`. Default: derived from `roleSecret`.
             pub(crate) role_password: Option<RawSecret>,
             /// Default: `migrations`.
             pub(crate) migrations_dir: Option<String>,
@@ -63,6 +68,7 @@ macro_rules! database {
             pub(crate) door_token: Option<RawSecret>,
             /// When a connection is reset. Default: `always`.
             pub(crate) reset: Option<RawReset>,
+            /// TLS toward PostgreSQL.
             pub(crate) tls: Option<RawDatabaseTls>,
             /// Accepted and ignored.
             pub(crate) service_name: Option<String>,
@@ -140,8 +146,11 @@ pub(crate) enum RawReset {
 pub(crate) struct RawDatabaseTls {
     /// Default: `disable` on loopback and Unix sockets, else `verify-full`.
     pub(crate) mode: Option<RawTlsMode>,
+    /// File of accepted authorities. Default: the system's.
     pub(crate) ca: Option<String>,
+    /// File of our certificate.
     pub(crate) cert: Option<String>,
+    /// File of its key.
     pub(crate) key: Option<String>,
 }
 

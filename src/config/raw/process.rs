@@ -33,17 +33,21 @@ pub(crate) struct RawProcess {
     pub(crate) discovery: Option<RawDiscovery>,
     /// Defaults for all services, and the administrative login.
     pub(crate) database: Option<RawProcessDatabase>,
+    /// What is demanded of services.
     pub(crate) auth: Option<RawProcessAuth>,
     /// Where spans go, and defaults for services.
     pub(crate) tracing: Option<RawProcessTracing>,
     /// Which requests get a line. Default: `errors`.
     pub(crate) access_log: Option<RawAccessLog>,
+    /// Diagnostics.
     pub(crate) log: Option<RawLog>,
     /// Networks, `loopback`, `private`.
     pub(crate) trusted_proxies: Option<OneOrMany>,
     /// Folders that `${file:}` of every service may read.
     pub(crate) secrets_dirs: Option<OneOrMany>,
+    /// The end of the process.
     pub(crate) shutdown: Option<RawShutdown>,
+    /// How changes of files are noticed.
     pub(crate) reload: Option<RawReload>,
 }
 
@@ -110,6 +114,7 @@ pub(crate) struct RawSql {
     /// Default: `127.0.0.1:9902`; `off` allowed.
     #[schemars(with = "Option<AddressOrOff>")]
     pub(crate) listen: Option<String>,
+    /// Origins that browsers may call from.
     pub(crate) allow_origins: Option<OneOrMany>,
     /// Default: `10MiB`.
     pub(crate) max_request: Option<RawSize>,
@@ -160,6 +165,7 @@ pub(crate) struct RawProcessTracing {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schemars(rename = "Exporter")]
 pub(crate) struct RawExporterFull {
+    /// OTLP over HTTP.
     pub(crate) otlp: Option<RawOtlp>,
 }
 
@@ -172,6 +178,7 @@ pub(crate) struct RawOtlp {
     pub(crate) endpoint: Option<String>,
     /// Sent with each export.
     pub(crate) headers: Option<BTreeMap<String, RawSecret>>,
+    /// TLS to an `https` endpoint.
     pub(crate) tls: Option<RawTlsClient>,
     /// Spans held at most. Default: 2048.
     pub(crate) queue: Option<u32>,

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod collector;
 pub(crate) mod container;
 pub(crate) mod daemon;
+pub(crate) mod document;
 pub(crate) mod figures;
 pub(crate) mod files;
 pub(crate) mod frames;
