@@ -143,7 +143,8 @@ fn check(file: &Path, text: &str) -> Vec<Violation> {
     }
     if !tests && (!file.starts_with("telemetry") || !file_name(file, 1).starts_with("metrics")) {
         for (line, literal) in source.strings_before_tests() {
-            if literal.contains("outrigger_") {
+            // The table of migrations is called like that by its contract.
+            if literal.contains("outrigger_") && literal != "outrigger_migrations" {
                 report(line, "only telemetry/metrics names a metric".to_owned());
             }
         }

@@ -1,6 +1,8 @@
 //! One file per subcommand.
 
 mod check;
+mod databases;
+mod db;
 mod demo;
 mod exec;
 mod explain;
@@ -8,6 +10,7 @@ mod explain;
 mod fault_tests;
 mod health;
 mod key;
+mod migrate;
 mod run;
 mod schema;
 mod table;
@@ -50,6 +53,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Try it: three small apps behind their sidecars, with commands to paste
     Demo(demo::DemoArgs),
+    Migrate(migrate::MigrateArgs),
+    Db(db::DbArgs),
     /// API keys
     Key(key::KeyArgs),
     /// Tokens for services that check them with a secret
@@ -100,6 +105,8 @@ pub fn main() -> ExitCode {
             Command::Explain(args) => explain::run(&args),
             Command::Schema(args) => schema::run(&args),
             Command::Demo(args) => demo::run(&args),
+            Command::Migrate(args) => migrate::run(&args),
+            Command::Db(args) => db::run(&args),
             Command::Key(args) => key::run(&args),
             Command::Token(args) => token::run(&args),
         },

@@ -40,13 +40,22 @@ pub struct DatabaseSpec {
     /// Absolute, or below the service's folder.
     pub migrations_dir: PathBuf,
     pub migrate_on_reload: bool,
-    /// Services whose tables may be read.
-    pub reads: Vec<Arc<str>>,
-    /// Services that may read ours.
-    pub shares_with: Vec<Arc<str>>,
+    /// Services whose tables may be read, as both sides say.
+    pub reads: Vec<DatabaseNeighbour>,
+    /// Services that may read ours, as both sides say.
+    pub shares_with: Vec<DatabaseNeighbour>,
     pub door_token: Option<Secret>,
     pub reset: DatabaseReset,
     pub tls: DatabaseTls,
+}
+
+/// Another service of the same database, which reads or is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseNeighbour {
+    /// `domain/name`.
+    pub name: Arc<str>,
+    pub role: Arc<str>,
+    pub schema: Arc<str>,
 }
 
 /// The boundary between services.

@@ -20,7 +20,9 @@ pub use auth::{
     JwksSource, JwtAlgorithm, JwtKeys, JwtPolicy, MtlsName, MtlsPolicy, PathGlob, Preflight,
     Requirement, Rule, Segment, Strategy, Who,
 };
-pub use database::{DatabaseIsolation, DatabaseReset, DatabaseSpec, DatabaseTls, Provision};
+pub use database::{
+    DatabaseIsolation, DatabaseNeighbour, DatabaseReset, DatabaseSpec, DatabaseTls, Provision,
+};
 pub use effective::EffectiveValue;
 pub use failure::{Cause, Failure, Kind};
 pub use identity::Identity;

@@ -4,8 +4,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::migrate::lock::LockError;
+use super::migrate::{self, Event, Job, MigrateError, Outcome};
+use super::provision::{
+    Outcome as ProvisionOutcome, ProvisionError, Source, Wanted, can_log_in, provision, role_login,
+};
+use super::session::SessionError;
 use crate::drain::DrainWatcher;
-use crate::model::{DatabaseSpec, ServiceName};
+use crate::model::{DatabaseSpec, Provision, ServiceName};
 use crate::secret::Secret;
 
 /// What is to be prepared.
@@ -78,20 +84,203 @@ impl Progress {
 /// # Errors
 /// [`PrepareFailure`]; what was begun is rolled back.
 pub async fn prepare(preparation: Preparation<'_>) -> Result<Prepared, PrepareFailure> {
+    let prepared = steps(&preparation).await;
+    preparation.progress.step("");
+    prepared.map_err(|error| PrepareFailure {
+        message: error.to_string(),
+        retry: error.is_transient(),
+    })
+}
+
+async fn steps(preparation: &Preparation<'_>) -> Result<Prepared, PrepareError> {
     let Preparation {
-        service: _,
+        service,
         spec,
         progress,
-        drain: _,
+        drain,
     } = preparation;
-    progress.step("");
-    Ok(Prepared {
+    progress.step("provisioning");
+    let waiting = |holder: &str| {
+        progress.step(format!("provisioning, waiting for {holder}"));
+        tracing::info!(%service, holder, "waiting for another process that provisions");
+    };
+    let access = access(service, spec, &waiting).await?;
+    access.log(service);
+    if !spec.migrations {
+        let login = access.login;
+        let applied = Vec::new();
+        return Ok(Prepared { login, applied });
+    }
+    progress.step("migrations");
+    let report = |event: Event<'_>| report(service, progress, event);
+    let outcome = migrate::up(&Job {
+        service,
+        spec,
+        login: &access.login,
+        drain: drain.clone(),
+        report: &report,
+    })
+    .await?;
+    let Outcome {
+        applied,
+        ran,
+        ahead,
+        missing,
+    } = outcome;
+    if !ahead.is_empty() {
+        tracing::warn!(%service, versions = ?ahead, "the database has newer migrations than this version");
+    }
+    if !missing.is_empty() {
+        tracing::warn!(%service, versions = ?missing, "applied migrations have no files any more");
+    }
+    if ran > 0 {
+        tracing::info!(%service, ran, "migrated");
+    }
+    let login = access.login;
+    Ok(Prepared { login, applied })
+}
+
+fn report(service: &ServiceName, progress: &Progress, event: Event<'_>) {
+    match event {
+        Event::Waits { holder } => {
+            progress.step(format!("migrations, waiting for {holder}"));
+            tracing::info!(%service, holder, "waiting for another process that migrates");
+        }
+        Event::Begins { name, number, of } => {
+            progress.step(format!("migration {name} ({number} of {of})"));
+            tracing::info!(%service, name, number, of, "a migration begins");
+        }
+        Event::Done { name, millis } => {
+            tracing::info!(%service, name, millis, "a migration is applied");
+        }
+    }
+}
+
+/// How a service gets into its database.
+#[derive(Debug)]
+pub(super) struct Access {
+    pub(super) login: Login,
+    /// Statements that provisioning took.
+    pub(super) changes: usize,
+    /// What somebody with more rights should run.
+    pub(super) missing: Option<String>,
+    /// The role's password comes from the administrative one.
+    pub(super) derived_from_admin: bool,
+}
+
+impl Access {
+    fn log(&self, service: &ServiceName) {
+        if self.changes > 0 {
+            let role = &*self.login.user;
+            tracing::info!(%service, role, statements = self.changes, "provisioned");
+        }
+        if let Some(sql) = &self.missing {
+            tracing::warn!(
+                %service, user = &*self.login.user, sql,
+                "the service has no role of its own: the login may not create roles"
+            );
+        }
+        if self.derived_from_admin {
+            tracing::warn!(
+                %service,
+                "the role's password is derived from the administrative one; set `roleSecret`"
+            );
+        }
+    }
+}
+
+/// Provisions, where that is asked for and possible, and says who logs in.
+///
+/// # Errors
+/// [`PrepareError`].
+pub(super) async fn access(
+    service: &ServiceName,
+    spec: &DatabaseSpec,
+    waiting: &(dyn Fn(&str) + Send + Sync),
+) -> Result<Access, PrepareError> {
+    let (own, source) = role_login(spec);
+    let as_it_is = |missing| Access {
         login: Login {
             user: Arc::clone(&spec.user),
             password: spec.password.clone(),
         },
-        applied: Vec::new(),
-    })
+        changes: 0,
+        missing,
+        derived_from_admin: false,
+    };
+    // A password for the role is there on purpose: somebody else provisions.
+    let is_known = matches!(source, Source::Written | Source::RoleSecret);
+    if spec.user == spec.role || (spec.provision == Provision::Never && is_known) {
+        return Ok(Access {
+            login: own,
+            ..as_it_is(None)
+        });
+    }
+    if spec.provision == Provision::Never {
+        return Ok(as_it_is(None));
+    }
+    let wanted = Wanted::new(service, spec);
+    match provision(&wanted, waiting).await? {
+        ProvisionOutcome::Done { changes } => Ok(Access {
+            login: own,
+            changes,
+            missing: None,
+            derived_from_admin: source == Source::AdminPassword,
+        }),
+        ProvisionOutcome::MayNot { missing } if spec.provision == Provision::Always => {
+            Err(PrepareError::MayNot {
+                user: spec.user.to_string(),
+                sql: missing.unwrap_or_default(),
+            })
+        }
+        ProvisionOutcome::MayNot { missing } => {
+            if is_known && can_log_in(&wanted).await? {
+                return Ok(Access {
+                    login: own,
+                    ..as_it_is(None)
+                });
+            }
+            Ok(as_it_is(missing))
+        }
+    }
+}
+
+/// Why a database is not ready.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PrepareError {
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    #[error("`{user}` may not create roles. Somebody who may must run:\n{sql}")]
+    MayNot { user: String, sql: String },
+}
+
+impl PrepareError {
+    /// Whether trying again may help. What a server refuses can be mended there
+    /// without a file being touched; only a migration's own error cannot.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Migrate(error) => error.is_transient(),
+            Self::Provision(_) | Self::Session(_) | Self::MayNot { .. } => true,
+        }
+    }
+
+    /// Whether there was nobody to talk to.
+    pub(super) fn is_unreachable(&self) -> bool {
+        let session = match self {
+            Self::Migrate(error) => return error.is_unreachable(),
+            Self::Provision(
+                ProvisionError::Session(error) | ProvisionError::Lock(LockError::Session(error)),
+            )
+            | Self::Session(error) => error,
+            Self::Provision(ProvisionError::Lock(LockError::Held { .. })) => return true,
+            Self::Provision(_) | Self::MayNot { .. } => return false,
+        };
+        !matches!(session, SessionError::Sql(_))
+    }
 }
 
 #[cfg(test)]

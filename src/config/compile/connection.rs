@@ -2,7 +2,7 @@
 
 use super::postgres_url::{self, PostgresUrl};
 use crate::config::process::{Defaults, FrameworkDatabase};
-use crate::config::raw::{RawDatabase, RawIsolation, RawTlsMode};
+use crate::config::raw::{OneOrMany, RawDatabase, RawIsolation, RawTlsMode};
 use crate::model::{DatabaseIsolation, ServiceName};
 use crate::secret::Secret;
 
@@ -15,6 +15,10 @@ pub(in crate::config) struct DatabaseClaim {
     pub(in crate::config) database: String,
     /// `None` when the whole database is its own.
     pub(in crate::config) schema: Option<String>,
+    /// Names of services whose tables it wants to read, as written.
+    pub(in crate::config) reads: Vec<String>,
+    /// Names of services that may read its own, as written.
+    pub(in crate::config) shares_with: Vec<String>,
 }
 
 /// The parts that a block names one by one.
@@ -197,6 +201,10 @@ pub(super) fn role(raw: &RawDatabase, name: &ServiceName, defaults: &Defaults) -
     })
 }
 
+fn names(written: Option<&OneOrMany>) -> Vec<String> {
+    written.map_or_else(Vec::new, |list| list.0.clone())
+}
+
 /// The names the block takes; `None` while the wing is off for it.
 pub(in crate::config) fn claim(
     name: &ServiceName,
@@ -211,5 +219,7 @@ pub(in crate::config) fn claim(
         role: role(raw, name, defaults),
         schema: (isolation == DatabaseIsolation::Shared)
             .then(|| raw.schema.clone().unwrap_or_else(|| default_name(name))),
+        reads: names(raw.reads.as_ref()),
+        shares_with: names(raw.shares_with.as_ref()),
     })
 }

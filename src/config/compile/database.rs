@@ -4,14 +4,17 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{Connection, Fault, default_name, role};
-use super::context::{Context, Resolution};
+use super::connection::{Connection, Fault, claim, default_name, role};
+use super::context::Context;
 use super::health::millis;
 use super::names::is_identifier;
+use super::sharing::{List, neighbours};
 use crate::config::address::is_loopback;
-use crate::config::raw::{OneOrMany, RawDatabase, RawDuration, RawProvision, RawReset, RawTlsMode};
+use crate::config::raw::{RawDatabase, RawDuration, RawProvision, RawReset, RawTlsMode};
 use crate::config::source::Bounds;
-use crate::model::{DatabaseIsolation, DatabaseReset, DatabaseSpec, DatabaseTls, Provision};
+use crate::model::{
+    DatabaseIsolation, DatabaseNeighbour, DatabaseReset, DatabaseSpec, DatabaseTls, Provision,
+};
 
 /// Longest identifier; PostgreSQL cuts longer ones off with only a NOTICE.
 const MAX_IDENTIFIER: usize = 63;
@@ -28,9 +31,13 @@ pub(super) fn compile(
     let host = find_host(&connection, context)?;
     let isolation = Connection::isolation(raw, context.defaults);
     let database = connection.database(isolation, context.name);
-    needed(&connection, database.is_none(), context);
-    let database = database.unwrap_or_default();
     let role = role(raw, context.name, context.defaults);
+    let user = connection
+        .user
+        .clone()
+        .or_else(|| own_role(raw, &role, context));
+    needed(database.is_none(), user.is_none(), context);
+    let (database, user) = (database.unwrap_or_default(), user.unwrap_or_default());
     let schema = raw.schema.clone().unwrap_or_else(|| match isolation {
         DatabaseIsolation::Isolated => "public".to_owned(),
         DatabaseIsolation::Shared => default_name(context.name),
@@ -41,14 +48,7 @@ pub(super) fn compile(
         // Every cluster has it (initdb).
         DatabaseIsolation::Isolated => "postgres".to_owned(),
     });
-    let reads = neighbours(raw.reads.as_ref(), "database.reads", first_name, context);
-    let after_reads = first_name + raw.reads.as_ref().map_or(0, |list| list.0.len());
-    let shares_with = neighbours(
-        raw.shares_with.as_ref(),
-        "database.sharesWith",
-        after_reads,
-        context,
-    );
+    let (reads, shares_with) = sharing(raw, first_name, context);
     let times = times(raw, context);
     let process = &context.defaults.database;
     let first = |own: Option<bool>, default: Option<bool>, standard: bool| {
@@ -65,7 +65,7 @@ pub(super) fn compile(
         schema: Arc::from(schema),
         role: Arc::from(role),
         role_password: raw.role_password.as_ref().map(|one| one.0.clone()),
-        user: Arc::from(connection.user.unwrap_or_default()),
+        user: Arc::from(user),
         password: connection.password,
         role_secret: process.role_secret.as_ref().map(|one| one.0.clone()),
         max: context.count("database.max", raw.max.or(process.max), 20),
@@ -93,8 +93,40 @@ pub(super) fn compile(
     })
 }
 
+/// Without an administrative login the service's own role is the login, if its
+/// password is known: somebody else provisions.
+fn own_role(raw: &RawDatabase, role: &str, context: &Context<'_>) -> Option<String> {
+    let has_secret = context.defaults.database.role_secret.is_some();
+    (raw.role_password.is_some() || has_secret).then(|| role.to_owned())
+}
+
+/// Whom it reads, and who reads it.
+fn sharing(
+    raw: &RawDatabase,
+    first_name: usize,
+    context: &mut Context<'_>,
+) -> (Vec<DatabaseNeighbour>, Vec<DatabaseNeighbour>) {
+    let own = claim(context.name, raw, context.defaults);
+    let reads = List {
+        key: "reads",
+        counterpart: "sharesWith",
+        written: raw.reads.as_ref(),
+        first: first_name,
+    };
+    let shares_with = List {
+        key: "sharesWith",
+        counterpart: "reads",
+        written: raw.shares_with.as_ref(),
+        first: first_name + raw.reads.as_ref().map_or(0, |list| list.0.len()),
+    };
+    (
+        neighbours(reads, own.as_ref(), context),
+        neighbours(shares_with, own.as_ref(), context),
+    )
+}
+
 /// What no layer gave.
-fn needed(connection: &Connection, lacks_database: bool, context: &mut Context<'_>) {
+fn needed(lacks_database: bool, lacks_user: bool, context: &mut Context<'_>) {
     if lacks_database {
         context.report.error_hint(
             "database",
@@ -102,7 +134,7 @@ fn needed(connection: &Connection, lacks_database: bool, context: &mut Context<'
             "set POSTGRES_DB, or `database.database`",
         );
     }
-    if connection.user.is_none() && !context.tolerant {
+    if lacks_user && !context.tolerant {
         context.report.error_hint(
             "database",
             "no user is named",
@@ -205,40 +237,6 @@ fn check_names(
             );
         }
     }
-}
-
-/// Full names of services of the tree.
-fn neighbours(
-    written: Option<&OneOrMany>,
-    key: &str,
-    first: usize,
-    context: &mut Context<'_>,
-) -> Vec<Arc<str>> {
-    let mut names = Vec::new();
-    for (index, name) in written.iter().flat_map(|list| &list.0).enumerate() {
-        let key = format!("{key}[{index}]");
-        let shown = context.report.shown(&key, name);
-        match context.resolutions.get(first + index) {
-            Some(Resolution::Known(neighbour)) if neighbour.name == *context.name => {
-                context.report.error(&key, "is the service itself");
-            }
-            Some(Resolution::Known(neighbour)) => names.push(neighbour.name.shared_key()),
-            Some(Resolution::Ambiguous(_)) => context.report.error_hint(
-                &key,
-                format!("several services are called {shown}"),
-                "write domain/name",
-            ),
-            Some(Resolution::Unknown(Some(likely))) => context.report.error_hint(
-                &key,
-                format!("no service {shown} in the tree"),
-                format!("did you mean `{likely}`?"),
-            ),
-            Some(Resolution::Unknown(None)) | None => context
-                .report
-                .error(&key, format!("no service {shown} in the tree")),
-        }
-    }
-    names
 }
 
 struct Times {

@@ -17,6 +17,7 @@ mod postgres_url;
 mod requirement;
 mod rules;
 mod service;
+mod sharing;
 mod tls;
 mod upstream;
 

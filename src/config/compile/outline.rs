@@ -50,6 +50,8 @@ pub(in crate::config) struct Neighbour {
     pub(in crate::config) protocol: UpstreamProtocol,
     pub(in crate::config) health_path: Option<Arc<str>>,
     pub(in crate::config) accepts: Accepts,
+    /// The names its database takes.
+    pub(in crate::config) database: Option<DatabaseClaim>,
 }
 
 impl Neighbour {
@@ -61,6 +63,7 @@ impl Neighbour {
             protocol: UpstreamProtocol::Http1,
             health_path: Some(Arc::from("/health")),
             accepts: Accepts::default(),
+            database: None,
         }
     }
 }
@@ -143,6 +146,7 @@ impl Outline {
             protocol: self.protocol,
             health_path: self.health_path.clone(),
             accepts: self.accepts.clone(),
+            database: self.database.clone(),
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod runtimes;
 pub(crate) mod scripts;
 pub(crate) mod seed;
 pub(crate) mod shim;
+pub(crate) mod site;
 pub(crate) mod tools;
 pub(crate) mod traced;
 pub(crate) mod tree;

@@ -1,7 +1,7 @@
 //! `database` (POSTGRES.md §1).
 
 use super::*;
-use crate::model::{DatabaseIsolation, DatabaseSpec, DatabaseTls};
+use crate::model::{DatabaseIsolation, DatabaseNeighbour, DatabaseSpec, DatabaseTls};
 
 const SHARED: &str = "port: 3001\nauth: none\ndatabase: {}\n";
 
@@ -163,4 +163,58 @@ fn two_services_never_share_a_name() {
     services/y/pay/service.config.yaml:3:1: database.database: the database `base_pay` belongs to `x/pay` too
     hint: set `database.database` for one of them
     ");
+}
+
+#[test]
+fn a_join_takes_two_who_agree_in_one_database() {
+    let file = |port: u16, keys: &str| format!("port: {port}\nauth: none\ndatabase: {{{keys}}}\n");
+    let agreed = with_env(&file(3001, "reads: [pay]"))
+        .file("shop/pay", &file(3002, "sharesWith: [cart, crm/cart]"))
+        .file("crm/cart", &file(3003, "reads: [shop/pay]"));
+    let compiled = agreed.compile();
+    assert_eq!(texts(&compiled), "");
+    let names = |name: &str| {
+        let database = spec(&compiled, name).database.clone().expect("on");
+        let names = |list: Vec<DatabaseNeighbour>| {
+            let names = list
+                .iter()
+                .map(|one| format!("{} {}", one.role, one.schema));
+            names.collect::<Vec<_>>()
+        };
+        (names(database.reads), names(database.shares_with))
+    };
+    let pay = vec!["shop_pay shop_pay".to_owned()];
+    assert_eq!(names("shop/cart"), (pay.clone(), vec![]));
+    assert_eq!(names("crm/cart"), (pay, vec![]));
+    assert_eq!(names("shop/pay").1.len(), 2);
+    let alone = with_env(&file(3001, "reads: [pay, far, isle, bare]"))
+        .file("shop/pay", &file(3002, ""))
+        .file("shop/far", &file(3003, "host: other, sharesWith: [cart]"))
+        .file(
+            "shop/isle",
+            &file(3004, "isolation: isolated, sharesWith: [cart]"),
+        )
+        .file("shop/bare", "port: 3005\nauth: none\n")
+        // A bare name is one of its own domain: this is another cart.
+        .file("crm/pay", &file(3006, "sharesWith: [cart]"))
+        .file("crm/cart", &file(3007, ""));
+    insta::assert_snapshot!(alone.problems(), @r"
+    services/shop/cart/service.config.yaml:3:20: database.reads[0]: `shop/pay` does not have this service in `sharesWith`, so nothing is granted
+    services/shop/cart/service.config.yaml:3:25: database.reads[1]: `shop/far` is in another database
+    services/shop/cart/service.config.yaml:3:30: database.reads[2]: `shop/isle` and this service cannot be joined: one is isolated
+    services/shop/cart/service.config.yaml:3:36: database.reads[3]: `shop/bare` has no database, so nothing is granted
+    ");
+    let stranger = with_env(&file(3001, "reads: [crm/pay]"))
+        .file("crm/pay", &file(3006, "sharesWith: [cart]"))
+        .file("crm/cart", &file(3007, "reads: [pay]"));
+    insta::assert_snapshot!(stranger.problems(), @"services/shop/cart/service.config.yaml:3:20: database.reads[0]: `crm/pay` does not have this service in `sharesWith`, so nothing is granted");
+}
+
+#[test]
+fn without_an_administrative_login_the_service_logs_in_as_itself() {
+    let case = one("port: 3001\nauth: none\ndatabase: {rolePassword: herring}\n")
+        .env("POSTGRES_HOST", "localhost")
+        .env("POSTGRES_DB", "base");
+    assert_eq!(texts(&case.compile()), "");
+    assert_eq!(&*database(&case).user, "shop_cart");
 }

@@ -146,7 +146,10 @@ fn with_files(case: &Case) {
 
 fn example(text: &str) -> Case {
     let case = one(text)
-        .file("shop/payments", "port: 3009\nauth: none\n")
+        .file(
+            "shop/payments",
+            "port: 3009\nauth: none\ndatabase: {host: db.internal, database: shop, user: a, sharesWith: [cart]}\n",
+        )
         .env("SERVICE_JWT_SECRET", "s3cret-s3cret-s3cret-s3cret-s3cret")
         .env("SERVICE_API_KEY", "k3y-k3y-k3y-k3y-k3y-k3y-k3y")
         .env("JWT_SECRET", "s3cret-s3cret-s3cret-s3cret-s3cret")
