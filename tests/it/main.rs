@@ -29,6 +29,8 @@ mod lifecycle_exec;
 mod lifecycle_limits;
 mod lifecycle_process;
 mod many_reloads;
+#[path = "../integration/microservices.rs"]
+mod microservices;
 mod nemesis_soak;
 mod nemesis_tree;
 mod nemesis_upstream;

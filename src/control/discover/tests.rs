@@ -56,6 +56,7 @@ fn three_layouts_make_one_tree() {
     room.write("users/src/main.rs", "");
     room.write("mail.out.yaml", "port: 3");
     room.write("shared/x/service.config.yaml", "");
+    room.write("shop/shared/service.config.yaml", "");
     room.write(".git/x/service.config.yaml", "");
     room.write("..data/x/service.config.yaml", "");
     room.write("package.json", "{}");

@@ -13,7 +13,7 @@ use crate::config::{FileContent, MAX_FILE_BYTES, Problem, Tree, TreeFile};
 use crate::control::read::{ReadError, regular_file};
 use crate::model::{InvalidName, Origin, ServiceName};
 
-/// Folder of the root that holds what services share, and never a service.
+/// Holds what services share, in the root or in a domain; never a service.
 const SHARED: &str = "shared";
 
 /// The state of one walk.
@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
             }
         }
         for entry in entries {
-            if !CONFIG_NAMES.iter().any(|config| entry.name == *config) {
+            if entry.name != SHARED && !CONFIG_NAMES.iter().any(|config| entry.name == *config) {
                 let child = path.join(&entry.name);
                 self.walk_second_level(&child, (name, &entry), is_service);
             }
