@@ -39,14 +39,16 @@ pub enum BuildError {
     Jwt(#[from] KeyError),
     #[error("auth.hook.url: not a usable http url")]
     HookUrl,
-    #[error("auth.hook.url: https is not supported yet")]
-    HookTls,
+    /// Says which file is at fault.
+    #[error("auth.hook.tls: {0}")]
+    HookTls(String),
     #[error("auth.appToken: the value cannot stand in a header")]
     AppToken,
 }
 
 impl Authenticator {
-    /// Resolves the policy of a service. Reads no file and asks nobody.
+    /// Resolves the policy of a service. Asks nobody, and reads no file but those
+    /// of the hook's TLS.
     ///
     /// # Errors
     /// A [`BuildError`] names the first part that cannot be put to work.

@@ -31,6 +31,7 @@ mod who;
 mod worker;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::HeaderName;
 use tokio::runtime::Handle;
@@ -94,6 +95,11 @@ impl Authenticator {
         if let Some(remote) = self.jwt.as_ref().and_then(Jwt::remote) {
             remote.start(runtime, metrics, supervisor);
         }
+    }
+
+    /// When the certificate that is shown to the hook expires.
+    pub fn hook_certificate_expires(&self) -> Option<SystemTime> {
+        self.hook.as_ref()?.upstream().certificate_expires()
     }
 
     /// Whether every key that must be fetched is there.

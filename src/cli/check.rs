@@ -102,16 +102,12 @@ pub(super) fn check(
 fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -> String {
     let mut table = Table::new(["SERVICE", "PORT", "APP", "AUTH", "TRACING", "DATABASE"]);
     let mut open = Vec::new();
-    let mut unbuilt = Vec::new();
     for (name, compiled) in &compilation.services {
         match compiled {
             Compiled::Local(LocalService { spec: Ok(spec), .. }) => {
                 table.row(local_row(spec));
                 if is_open(&spec.auth) {
                     open.push(name.key());
-                }
-                if needs_unbuilt(spec) {
-                    unbuilt.push(name.key());
                 }
             }
             Compiled::Local(LocalService {
@@ -146,13 +142,6 @@ fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -
     if !open.is_empty() {
         let _ = writeln!(text, "without authentication: {}", open.join(", "));
     }
-    if !unbuilt.is_empty() {
-        let _ = writeln!(
-            text,
-            "answering 503 until TLS toward apps is built: {}",
-            unbuilt.join(", ")
-        );
-    }
     let count = |severity| {
         let found = problems.iter().filter(|one| one.severity == severity);
         found.count()
@@ -165,18 +154,6 @@ fn describe(compilation: &Compilation, notes: &[String], problems: &[Problem]) -
         counted(count(Severity::Warning), "warning"),
     );
     text
-}
-
-/// Whether the service asks for what this version does not have yet.
-fn needs_unbuilt(spec: &ServiceSpec) -> bool {
-    let rules = spec
-        .auth
-        .rules
-        .iter()
-        .filter_map(|rule| rule.upstream.as_ref());
-    rules
-        .chain([&spec.upstream])
-        .any(|upstream| upstream.tls.is_some())
 }
 
 fn counted(count: usize, what: &str) -> String {

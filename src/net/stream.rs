@@ -34,7 +34,13 @@ impl Stream {
 
     /// Wraps a connection made by us: no delay, keepalive, user timeout.
     pub fn dialled(stream: TcpStream) -> Self {
-        let socket = SockRef::from(&stream);
+        Self::prepare(&stream);
+        Self::Tcp(stream)
+    }
+
+    /// What a connection made by us gets, whatever it is going to carry.
+    pub fn prepare(stream: &TcpStream) {
+        let socket = SockRef::from(stream);
         let keepalive = TcpKeepalive::new()
             .with_time(Duration::from_secs(15))
             .with_interval(Duration::from_secs(5));
@@ -42,7 +48,6 @@ impl Stream {
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_tcp_keepalive(&keepalive);
         let _ = socket.set_tcp_user_timeout(Some(DIALLED_USER_TIMEOUT));
-        Self::Tcp(stream)
     }
 
     /// Whether the data path may keep it: few descriptors are left for others.

@@ -49,11 +49,6 @@ pub(super) async fn send(
     retried: impl Fn(RetryReason),
 ) -> Result<Sent, Unsent> {
     let dependency = &route.dependency;
-    if dependency.spec.addresses.iter().any(|address| address.tls) {
-        // Never in the clear what was asked for under TLS.
-        let error = UpstreamError::connecting(Kind::UpstreamTls, "https is not spoken to it yet");
-        return Err(Unsent { error, attempt: 0 });
-    }
     let admission = dependency.cluster.admit();
     let mut call = Call {
         admission: admission.map_err(|error| Unsent { error, attempt: 0 })?,

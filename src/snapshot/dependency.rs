@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::model::{DependencyCredential, DependencySpec, ServiceName};
+use crate::net::tls::TlsError;
 use crate::telemetry::metrics::{PeerMetrics, ServiceMetrics};
 use crate::upstream::cluster::Cluster;
 
@@ -24,15 +25,18 @@ pub struct Dependency {
 }
 
 impl Dependency {
-    /// Builds; nothing is looked up.
+    /// Builds; nothing is looked up. Reads the files of its TLS.
+    ///
+    /// # Errors
+    /// Files that cannot be read or used.
     pub(super) fn new(
         caller: &ServiceName,
         spec: &DependencySpec,
         caller_metrics: &ServiceMetrics,
-    ) -> Self {
+    ) -> Result<Self, TlsError> {
         let label = spec.service.as_ref().map_or(&*spec.name, ServiceName::key);
         let metrics = caller_metrics.peer(label);
-        let cluster = Cluster::new(caller.shared_key(), spec, Arc::clone(&metrics));
+        let cluster = Cluster::new(caller.shared_key(), spec, Arc::clone(&metrics))?;
         let api_key = match &spec.credential {
             // That it can stand in a header was checked with the configuration.
             Some(DependencyCredential::ApiKey(key)) => HeaderValue::from_bytes(key.expose()).ok(),
@@ -46,7 +50,7 @@ impl Dependency {
             || spec.name.rsplit('/').next().unwrap_or_default(),
             ServiceName::name,
         );
-        Self {
+        Ok(Self {
             identity: spec
                 .service
                 .as_ref()
@@ -56,7 +60,7 @@ impl Dependency {
             metrics,
             api_key,
             spec: spec.clone(),
-        }
+        })
     }
 
     /// Whether an app may mean this one by `name`: its name in the file, its

@@ -11,7 +11,7 @@ use super::health;
 use crate::auth::{AuthContext, Authenticator, BuildError as AuthBuildError};
 use crate::forward::Reserved;
 use crate::health::ServiceHealth;
-use crate::model::{DependencySpec, ProcessSettings, ServiceName, ServiceSpec};
+use crate::model::{DependencySpec, ProcessSettings, ServiceName, ServiceSpec, UpstreamSpec};
 use crate::net::Permits;
 use crate::net::tls::{ServerTls, TlsError};
 use crate::telemetry::metrics::{Metrics, ServiceMetrics};
@@ -97,9 +97,22 @@ impl Ready {
     /// Certificates shown by this service, by their key in its file, and when
     /// they expire.
     pub fn certificates(&self) -> Vec<(Arc<str>, SystemTime)> {
-        let server = self.tls.as_ref().and_then(|tls| tls.expires());
-        let server = server.map(|expires| (Arc::from("tls.cert"), expires));
-        server.into_iter().collect()
+        let mut found = Vec::new();
+        let mut add = |key: &str, expires: Option<SystemTime>| {
+            found.extend(expires.map(|at| (Arc::from(format!("{key}.cert")), at)));
+        };
+        add("tls", self.tls.as_ref().and_then(|tls| tls.expires()));
+        add("upstream.tls", self.upstream.certificate_expires());
+        for (index, upstream) in self.rule_upstreams.iter().enumerate() {
+            let expires = upstream.as_ref().and_then(|one| one.certificate_expires());
+            add(&format!("auth.rules[{index}].upstream.tls"), expires);
+        }
+        add("auth.hook.tls", self.auth.hook_certificate_expires());
+        for dependency in &self.dependencies {
+            let key = format!("dependencies.{}.tls", dependency.spec.name);
+            add(&key, dependency.cluster.certificate_expires());
+        }
+        found
     }
 
     /// The same dependency, with what is known of its addresses.
@@ -114,11 +127,8 @@ impl Ready {
 pub enum BuildError {
     #[error("the authentication policy cannot be put to work")]
     Auth(#[source] AuthBuildError),
-    #[error("tls")]
-    Tls(#[source] TlsError),
-    /// Serving it without would be an open door.
-    #[error("`{0}` is not part of this version yet, and nothing is served without it")]
-    NotBuilt(&'static str),
+    #[error("{0}")]
+    Tls(String, #[source] TlsError),
 }
 
 impl Service {
@@ -131,7 +141,6 @@ impl Service {
         slot: SlotId,
         context: &BuildContext<'_>,
     ) -> Result<Self, BuildError> {
-        refuse_unbuilt(&spec)?;
         let name = spec.name.clone();
         let old = context.predecessor.and_then(Self::as_ready);
         let auth_context = AuthContext {
@@ -146,22 +155,32 @@ impl Service {
             .enumerate()
             .map(|(index, rule)| {
                 let known = old.and_then(|old| old.rule_upstreams.get(index)?.as_ref());
-                Some(kept_or_new(rule.upstream.as_ref()?, known))
+                let upstream = rule.upstream.as_ref()?;
+                let key = || format!("auth.rules[{index}].upstream.tls");
+                Some(kept_or_new(upstream, known, key))
             })
-            .collect();
+            .map(Option::transpose)
+            .collect::<Result<_, _>>()?;
         let metrics = context.service_metrics(&name);
         let dependencies = spec
             .dependencies
             .iter()
             .map(|dependency| {
                 let known = old.and_then(|old| old.dependency(dependency));
-                known.unwrap_or_else(|| Arc::new(Dependency::new(&name, dependency, &metrics)))
+                if let Some(known) = known {
+                    return Ok(known);
+                }
+                let made = Dependency::new(&name, dependency, &metrics).map_err(|error| {
+                    BuildError::Tls(format!("dependencies.{}.tls", dependency.name), error)
+                });
+                made.map(Arc::new)
             })
-            .collect();
+            .collect::<Result<_, _>>()?;
         let tls = match &spec.tls {
             Some(tls) => {
                 let known = old.and_then(|old| old.tls.as_ref());
-                Some(ServerTls::build(tls, known).map_err(BuildError::Tls)?)
+                let built = ServerTls::build(tls, known);
+                Some(built.map_err(|error| BuildError::Tls("tls".to_owned(), error))?)
             }
             None => None,
         };
@@ -172,7 +191,9 @@ impl Service {
             settings: Arc::clone(context.settings),
             reserved: Arc::new(Reserved::new(&auth.reserved_headers())),
             auth,
-            upstream: kept_or_new(&spec.upstream, old.map(|old| &old.upstream)),
+            upstream: kept_or_new(&spec.upstream, old.map(|old| &old.upstream), || {
+                "upstream.tls".to_owned()
+            })?,
             rule_upstreams,
             health: Arc::new(ServiceHealth::new(&spec, health::watched(&spec, old))),
             default_host: HeaderValue::from_str(name.name())
@@ -236,27 +257,18 @@ impl Service {
     }
 }
 
-/// What would be plain text where TLS was asked for is refused.
-fn refuse_unbuilt(spec: &ServiceSpec) -> Result<(), BuildError> {
-    let rules = spec
-        .auth
-        .rules
-        .iter()
-        .filter_map(|rule| rule.upstream.as_ref());
-    if rules
-        .chain([&spec.upstream])
-        .any(|upstream| upstream.tls.is_some())
-    {
-        return Err(BuildError::NotBuilt("upstream.tls"));
-    }
-    Ok(())
-}
-
 /// The same upstream, with its resolved addresses, where nothing changed:
 /// workers keep a pool as long as it is the same one.
-fn kept_or_new(spec: &crate::model::UpstreamSpec, known: Option<&Arc<Upstream>>) -> Arc<Upstream> {
+fn kept_or_new(
+    spec: &UpstreamSpec,
+    known: Option<&Arc<Upstream>>,
+    key: impl FnOnce() -> String,
+) -> Result<Arc<Upstream>, BuildError> {
     match known {
-        Some(known) if known.spec() == spec => Arc::clone(known),
-        _ => Arc::new(Upstream::new(spec.clone())),
+        Some(known) if known.spec() == spec => Ok(Arc::clone(known)),
+        _ => {
+            let made = Upstream::new(spec.clone()).map_err(|error| BuildError::Tls(key(), error));
+            made.map(Arc::new)
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
@@ -16,13 +16,22 @@ use super::traffic::Traffic;
 use crate::model::{Kind, UpstreamSpec, UpstreamTarget};
 use crate::net::deadline::{Deadline, Deadlines};
 use crate::net::stream::Stream;
+use crate::net::tls::{ClientTls, TlsError, Wire};
 
 /// An upstream as resolved at snapshot build; shared by all workers.
 #[derive(Debug)]
 pub struct Upstream {
     spec: UpstreamSpec,
     resolver: Option<Resolver>,
+    tls: Option<Tls>,
     traffic: Traffic,
+}
+
+/// TLS, and whom the certificate is to be for.
+#[derive(Debug)]
+struct Tls {
+    client: Arc<ClientTls>,
+    host: Arc<str>,
 }
 
 /// The connections of one worker to one upstream. Not `Send`: no locks.
@@ -50,14 +59,42 @@ pub struct Connection {
 }
 
 impl Upstream {
-    /// Resolves what can be resolved without asking anybody.
-    pub fn new(spec: UpstreamSpec) -> Self {
-        let resolver = Resolver::new(&spec.target);
+    /// Resolves what can be resolved without asking anybody; reads the files of
+    /// its TLS, and then blocks.
+    ///
+    /// # Errors
+    /// Files that cannot be read or used.
+    pub fn new(spec: UpstreamSpec) -> Result<Self, TlsError> {
+        let host = match &spec.target {
+            UpstreamTarget::Tcp { host, .. } => Arc::clone(host),
+            UpstreamTarget::Loopback { .. } | UpstreamTarget::Unix { .. } => Arc::from("localhost"),
+        };
+        let client = spec.tls.as_ref().map(ClientTls::build).transpose()?;
+        Ok(Self::with_tls(spec, client, host))
+    }
+
+    /// One of several addresses of the peer that is called `host`.
+    pub(super) fn with_tls(
+        spec: UpstreamSpec,
+        client: Option<Arc<ClientTls>>,
+        host: Arc<str>,
+    ) -> Self {
         Self {
-            spec,
-            resolver,
+            resolver: Resolver::new(&spec.target),
+            tls: client.map(|client| Tls { client, host }),
             traffic: Traffic::default(),
+            spec,
         }
+    }
+
+    /// Whether TLS is spoken.
+    pub(super) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// When the certificate that is shown there expires.
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        self.tls.as_ref()?.client.expires()
     }
 
     /// The validated settings.
@@ -81,7 +118,7 @@ impl Upstream {
     }
 
     /// A new stream to the first address that answers; the caller limits the time.
-    pub(super) async fn dial(&self) -> Result<(Stream, Arc<str>), UpstreamError> {
+    pub(super) async fn dial(&self, wire: Wire) -> Result<(Stream, Arc<str>), UpstreamError> {
         if let UpstreamTarget::Unix { path } = &self.spec.target {
             let stream = UnixStream::connect(path).await;
             let stream = stream.map_err(|error| refused(&error, self.label()))?;
@@ -97,7 +134,14 @@ impl Upstream {
         for address in resolver.addresses().await? {
             match TcpStream::connect(address).await {
                 Ok(stream) => {
-                    return Ok((Stream::dialled(stream), Arc::from(address.to_string())));
+                    let label = Arc::from(address.to_string());
+                    let Some(tls) = &self.tls else {
+                        return Ok((Stream::dialled(stream), label));
+                    };
+                    match tls.connect(stream, wire).await {
+                        Ok(stream) => return Ok((stream, label)),
+                        Err(error) => last = insecure(&error, label),
+                    }
                 }
                 // The first refusal says more than that of a fallback address.
                 Err(error) if last.address.is_none() => {
@@ -212,13 +256,21 @@ impl Pool {
     }
 
     /// A new connection, within the connect timeout over all addresses.
+    ///
+    /// # Errors
+    /// Why there is none.
     pub async fn connect(&self) -> Result<Connection, UpstreamError> {
+        self.connect_for(Wire::Http1).await
+    }
+
+    /// The same for what is going to be spoken on it.
+    pub(super) async fn connect_for(&self, wire: Wire) -> Result<Connection, UpstreamError> {
         let deadline = self.deadlines.add();
         deadline.arm(self.upstream.spec.connect_timeout);
         let expired = std::future::poll_fn(|context| deadline.poll_expired(context));
         let (stream, address) = tokio::select! {
             biased;
-            outcome = self.upstream.dial() => outcome?,
+            outcome = self.upstream.dial(wire) => outcome?,
             () = expired => {
                 let mut error = UpstreamError::connecting(Kind::ConnectTimeout, "no connection in time");
                 error.address = Some(self.upstream.label());
@@ -287,6 +339,21 @@ async fn purge(pool: Weak<Pool>, pause: Duration) {
             return;
         }
     }
+}
+
+impl Tls {
+    /// Boxed: dialling in plain text is not to be as large.
+    async fn connect(&self, stream: TcpStream, wire: Wire) -> io::Result<Stream> {
+        Stream::prepare(&stream);
+        Box::pin(self.client.connect(stream, &self.host, wire)).await
+    }
+}
+
+/// There is somebody, but no TLS with whom it should be.
+fn insecure(error: &io::Error, address: Arc<str>) -> UpstreamError {
+    let mut failed = UpstreamError::connecting(Kind::UpstreamTls, error.to_string());
+    failed.address = Some(address);
+    failed
 }
 
 fn refused(error: &io::Error, address: Arc<str>) -> UpstreamError {

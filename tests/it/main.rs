@@ -51,6 +51,7 @@ mod reload_under_load;
 mod responses;
 mod scale;
 mod secrets;
+mod tls_calls;
 mod tls_clients;
 mod tls_rotation;
 mod tracing_b3;

@@ -86,12 +86,14 @@ impl Hook {
         let uri: Uri = policy.url.parse().map_err(|_| BuildError::HookUrl)?;
         let host = uri.host().filter(|host| !host.is_empty());
         let host = host.ok_or(BuildError::HookUrl)?.trim_matches(['[', ']']);
-        let port = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => uri.port_u16().unwrap_or(80),
-            // The data path's connections have no TLS yet.
-            Some(scheme) if *scheme == Scheme::HTTPS => return Err(BuildError::HookTls),
+        let (implied, tls) = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => (80, None),
+            Some(scheme) if *scheme == Scheme::HTTPS => {
+                (443, Some(policy.tls.clone().unwrap_or_default()))
+            }
             _ => return Err(BuildError::HookUrl),
         };
+        let port = uri.port_u16().unwrap_or(implied);
         let target = UpstreamTarget::Tcp {
             host: Arc::from(host),
             port,
@@ -105,7 +107,7 @@ impl Hook {
             body_idle_timeout: policy.timeout,
             pool_idle_timeout: IDLE_TIMEOUT,
             max_idle: MAX_IDLE,
-            tls: policy.tls.clone(),
+            tls,
         };
         let response_headers = question::header_names(&policy.response_headers)?;
         Ok(Self {
@@ -116,7 +118,9 @@ impl Hook {
                 .filter(|name| response_headers.contains(name))
                 .collect(),
             response_headers,
-            upstream: Arc::new(Upstream::new(spec)),
+            upstream: Arc::new(
+                Upstream::new(spec).map_err(|error| BuildError::HookTls(error.to_string()))?,
+            ),
             in_flight: Permits::default(),
             answers: (!policy.cache.is_zero()).then(|| Answers::new(workers)),
             policy: policy.clone(),

@@ -6,6 +6,7 @@
 
 mod certificate;
 mod client;
+mod dial;
 mod pem;
 mod server;
 
@@ -16,6 +17,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use certificate::Validity;
 pub use client::{Identity, Trust, client_config, client_config_for, server_name};
+pub use dial::{ClientTls, Wire};
 pub use server::{HandshakeFailure, PeerCertificate, Secured, ServerTls};
 
 /// Protocol names of ALPN (RFC 7301), in order of preference.

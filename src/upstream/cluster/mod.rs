@@ -14,7 +14,7 @@ mod lanes;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -29,6 +29,7 @@ use super::error::UpstreamError;
 use super::pool::Upstream;
 use super::traffic::Traffic;
 use crate::model::{Address, DependencySpec, HeaderCase, Kind, UpstreamSpec, UpstreamTarget};
+use crate::net::tls::{ClientTls, TlsError};
 use crate::telemetry::metrics::PeerMetrics;
 use breaker::{Breaker, Gate};
 
@@ -47,6 +48,8 @@ pub struct Cluster {
     metrics: Arc<PeerMetrics>,
     addresses: Vec<Address>,
     template: UpstreamSpec,
+    /// For those of its addresses that are `https`.
+    tls: Option<Arc<ClientTls>>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     /// Look-ups that ended, well or not.
     looked_up: watch::Sender<u64>,
@@ -64,9 +67,17 @@ pub struct Admission {
 
 impl Cluster {
     /// Addresses that are IP literals are known at once; names once
-    /// [`Cluster::follow`] has looked them up.
-    pub fn new(service: Arc<str>, spec: &DependencySpec, metrics: Arc<PeerMetrics>) -> Self {
+    /// [`Cluster::follow`] has looked them up. Reads the files of its TLS.
+    ///
+    /// # Errors
+    /// Files that cannot be read or used.
+    pub fn new(
+        service: Arc<str>,
+        spec: &DependencySpec,
+        metrics: Arc<PeerMetrics>,
+    ) -> Result<Self, TlsError> {
         let cluster = Self {
+            tls: spec.tls.as_ref().map(ClientTls::build).transpose()?,
             service,
             metrics,
             addresses: spec.addresses.clone(),
@@ -87,7 +98,12 @@ impl Cluster {
             .map(|address| literal(address).unwrap_or_default())
             .collect();
         cluster.adopt(&known);
-        cluster
+        Ok(cluster)
+    }
+
+    /// When the certificate that is shown there expires.
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        self.tls.as_ref()?.expires()
     }
 
     /// How the dependency is called in metrics and logs.
@@ -125,10 +141,12 @@ impl Cluster {
                 host: Arc::from(socket.ip().to_string()),
                 port: socket.port(),
             },
+            tls: self.template.tls.clone().filter(|_| address.tls),
             ..self.template.clone()
         };
-        let host = host_value(address);
-        Arc::new(Endpoint::new(socket, host, Upstream::new(spec)))
+        let tls = self.tls.clone().filter(|_| address.tls);
+        let upstream = Upstream::with_tls(spec, tls, Arc::clone(&address.host));
+        Arc::new(Endpoint::new(socket, host_value(address), upstream))
     }
 
     /// Every address known now.

@@ -34,7 +34,7 @@ fn cluster(ports: &[u16], breaker: bool) -> Arc<Cluster> {
         tls: None,
     };
     let metrics = service.peer("payments");
-    Arc::new(Cluster::new(name.shared_key(), &spec, metrics))
+    Arc::new(Cluster::new(name.shared_key(), &spec, metrics).expect("no TLS"))
 }
 
 fn lanes(cluster: &Arc<Cluster>) -> Lanes {

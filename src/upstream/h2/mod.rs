@@ -23,6 +23,7 @@ use super::h1::{Framing, RequestHead};
 use super::pool::Pool;
 use crate::model::Kind;
 use crate::net::LocalExecutor;
+use crate::net::tls::Wire;
 
 pub(super) use body::H2ResponseBody;
 use classify::{classify, error_text, is_reset, loses_connection};
@@ -106,7 +107,7 @@ impl Connections {
                 reused: true,
             });
         }
-        let connection = pool.connect().await?;
+        let connection = pool.connect_for(Wire::Http2).await?;
         let address = Arc::clone(connection.address());
         let io = TokioIo::new(connection.into_stream());
         let handshake = Builder::new(LocalExecutor)
@@ -164,8 +165,12 @@ impl Room {
             // A gRPC stream may be silent for as long as its client likes.
             client: (!is_grpc(&head.headers)).then(|| pool.client_idle_timeout()),
         };
+        let scheme = match pool.upstream().is_secure() {
+            true => uri::Scheme::HTTPS,
+            false => uri::Scheme::HTTP,
+        };
         let upload = Upload::new(body, limits, pool.deadline());
-        let request = match request(head, &upload) {
+        let request = match request(head, &upload, scheme) {
             Ok(request) => request,
             Err(error) => {
                 let error = fail(Kind::BadRequest, error.to_string(), false);
@@ -227,14 +232,18 @@ fn has_type(headers: &HeaderMap, prefix: &[u8]) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(prefix))
 }
 
-fn request(head: &RequestHead, upload: &Rc<Upload>) -> Result<Request<H2RequestBody>, http::Error> {
+fn request(
+    head: &RequestHead,
+    upload: &Rc<Upload>,
+    scheme: uri::Scheme,
+) -> Result<Request<H2RequestBody>, http::Error> {
     let mut headers = head.headers.clone();
     let authority = headers.remove(HOST);
     let authority = authority
         .as_ref()
         .map_or(&b"localhost"[..], |host| host.as_bytes());
     let uri = Uri::builder()
-        .scheme(uri::Scheme::HTTP)
+        .scheme(scheme)
         .authority(authority)
         .path_and_query(&head.target[..])
         .build()?;

@@ -11,8 +11,9 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::model::{Kind, UpstreamProtocol};
+use crate::model::UpstreamProtocol;
 use crate::net::stream::Stream;
+use crate::net::tls::Wire;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::Upstream;
 
@@ -62,13 +63,11 @@ const MAX_GRPC_ANSWER: usize = 1024;
 impl Probe {
     /// Asks once, naming `host`; the caller limits the time.
     pub(super) async fn ask(&self, upstream: &Upstream, host: &str) -> Result<(), ProbeError> {
-        if upstream.spec().tls.is_some() {
-            return Err(ProbeError::Connect(UpstreamError::connecting(
-                Kind::UpstreamTls,
-                "https is not spoken to it yet",
-            )));
-        }
-        let (stream, _) = upstream.dial().await.map_err(ProbeError::Connect)?;
+        let wire = match (self, upstream.spec().protocol) {
+            (Self::Grpc, _) | (_, UpstreamProtocol::H2c) => Wire::Http2,
+            (Self::Http { .. }, UpstreamProtocol::Http1 | UpstreamProtocol::Auto) => Wire::Http1,
+        };
+        let (stream, _) = upstream.dial(wire).await.map_err(ProbeError::Connect)?;
         match self {
             Self::Http { path, expects } => {
                 let request = build(Method::GET, path, host, upstream, Bytes::new());
@@ -148,6 +147,7 @@ fn build(
         UpstreamProtocol::Http1 | UpstreamProtocol::Auto if method == Method::GET => {
             path.to_owned()
         }
+        _ if upstream.is_secure() => format!("https://{host}{path}"),
         _ => format!("http://{host}{path}"),
     };
     let body = Full::new(body).boxed();

@@ -123,8 +123,14 @@ fn hooks_that_cannot_work_are_refused_when_built() {
             "{url}"
         );
     }
-    let https = build(&|hook| "https://x/".clone_into(&mut hook.url));
-    assert_eq!(https, Err(BuildError::HookTls));
+    let https = build(&|hook| {
+        "https://x/".clone_into(&mut hook.url);
+        hook.tls = Some(crate::model::TlsClientSpec {
+            ca: Some("/nowhere/ca.pem".into()),
+            ..Default::default()
+        });
+    });
+    assert!(matches!(https, Err(BuildError::HookTls(_))), "{https:?}");
     for header in ["host", "content-length", "connection", "a b", ""] {
         for list in [true, false] {
             let refused = build(&|hook| {
