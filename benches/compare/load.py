@@ -51,9 +51,10 @@ class Wrk:
 
     name = "wrk"
 
-    def __init__(self, folder, connections):
+    def __init__(self, folder, connections, scheme="http"):
         self.folder = pathlib.Path(folder)
         self.connections = connections
+        self.scheme = scheme
         self.script = self.folder / "wrk.lua"
         self.script.write_text(WRK_SCRIPT)
 
@@ -63,7 +64,7 @@ class Wrk:
         lines = self.folder / "fields.txt"
         lines.write_text("".join(field + "\n" for field in fields))
         command = ["wrk", "-t1", f"-c{self.connections}", f"-d{MAX_SECONDS}s", "--timeout", "20s",
-                   "-s", str(self.script), f"http://127.0.0.1:{port}", "--",
+                   "-s", str(self.script), f"{self.scheme}://127.0.0.1:{port}", "--",
                    str(lines), str(count)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True) as child:

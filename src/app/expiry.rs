@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::ServiceName;
+use crate::net::tls::EXPIRES_SOON;
 use crate::telemetry::supervise::Supervisor;
 
-/// A certificate that expires sooner is told of.
-const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// Between two lines about one certificate.
 const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the dates are looked at: it is the wall clock that counts, and it
@@ -109,7 +108,7 @@ impl Certificate {
         let told_lately = self
             .told
             .is_some_and(|told| now.duration_since(told).is_ok_and(|since| since < AGAIN));
-        self.expires <= now + SOON && !told_lately
+        self.expires <= now + EXPIRES_SOON && !told_lately
     }
 
     fn tell(&self, service: &ServiceName, now: SystemTime) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::check_tls;
 use super::table::Table;
 use super::{ProcessArgs, exit, print_problems};
 use crate::config::{
@@ -78,6 +79,9 @@ pub(super) fn check(
     let tree = control::discover(&settings.services_dir);
     let compilation = Compiler::new(process, environment.clone()).compile(&tree);
     problems.extend(compilation.problems.iter().cloned());
+    if !flags.no_secrets {
+        problems.extend(check_tls::problems(&compilation, &tree));
+    }
     if tree.files.is_empty() {
         problems.push(Problem::warning(
             Origin::file(&tree.root),

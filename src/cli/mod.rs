@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 mod check;
+mod check_tls;
 mod databases;
 mod db;
 mod demo;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::app::App;
 use crate::support::client::{Client, Request, Response};
-use crate::support::daemon::{Daemon, Setup};
+use crate::support::daemon::{Daemon, Setup, run_to_end};
 use crate::support::figures::figure;
 use crate::support::load::{Load, Work};
 use crate::support::pki::{Authority, Dates, Pair, Secure};
@@ -279,4 +279,55 @@ fn expiry_is_measured_and_told() {
     wait_until("the new date is measured", SOON, || {
         (29.9..30.1).contains(&expiry())
     });
+}
+
+#[test]
+fn check_reads_pairs_chains_and_dates() {
+    let house = House::new("{cert: server.pem, key: server.key}", "none");
+    let folder = house.folder();
+    let check = |extra: &[&str]| {
+        let arguments = [&["check"], extra].concat();
+        run_to_end(house.tree.root(), &arguments, &[])
+    };
+    let good = house.authority.server();
+    good.write(&folder, "server");
+    let (code, text) = check(&[]);
+    assert!(code == 0 && !text.contains("tls"), "{text}");
+    for (pair, words) in [
+        (house.authority.issue(&["x"], Dates::Past), "has expired"),
+        (
+            house.authority.issue(&["x"], Dates::Future),
+            "not valid yet",
+        ),
+        (
+            house
+                .authority
+                .issue(&["x"], Dates::EndsIn(Duration::from_secs(300_000))),
+            "expires in 3 days",
+        ),
+        (
+            Pair {
+                cert: [&good.cert, Authority::new("stranger").pem()].concat(),
+                key: good.key.clone(),
+            },
+            "do not sign each other",
+        ),
+    ] {
+        pair.write(&folder, "server");
+        let (code, text) = check(&[]);
+        assert!(code == 0 && text.contains(words), "{words}: {text}");
+        assert_eq!(check(&["--strict"]).0, 64, "{words}");
+    }
+    fs::write(folder.join("server.key"), house.authority.server().key).unwrap();
+    let (code, text) = check(&[]);
+    assert!(
+        code == 64 && text.contains("do not belong together"),
+        "{text}"
+    );
+    fs::write(folder.join("server.key"), "nothing of a key").unwrap();
+    let (code, text) = check(&[]);
+    assert!(
+        code == 64 && text.contains("holds no private key"),
+        "{text}"
+    );
 }

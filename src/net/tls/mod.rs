@@ -7,6 +7,7 @@
 mod certificate;
 mod client;
 mod dial;
+mod inspect;
 mod pem;
 mod server;
 
@@ -18,6 +19,7 @@ use rustls::crypto::CryptoProvider;
 pub use certificate::Validity;
 pub use client::{Identity, Trust, client_config, client_config_for, server_name};
 pub use dial::{ClientTls, Wire};
+pub use inspect::{EXPIRES_SOON, Flaw, inspect};
 pub use server::{HandshakeFailure, PeerCertificate, Secured, ServerTls};
 
 /// Protocol names of ALPN (RFC 7301), in order of preference.
