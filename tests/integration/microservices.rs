@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -12,6 +13,7 @@ use crate::support::client::Request;
 use crate::support::daemon::{Daemon, Setup, run_to_end};
 use crate::support::files::open;
 use crate::support::ports::{free_port, free_ports};
+use crate::support::postgres::{Cluster, PASSWORD};
 use crate::support::scripts;
 use crate::support::tree::Tree;
 use crate::support::wait::{SOON, shared_machine, wait_until};
@@ -431,4 +433,122 @@ fn health_checks() {
     wait_until("orders is unhealthy", SOON, || {
         Request::get("/health").status(orders.port) == Some(503)
     });
+}
+
+/// The framework's files against a real PostgreSQL, whose administrator the
+/// environment names.
+struct Databases {
+    cluster: Cluster,
+    tree: Tree,
+}
+
+impl Databases {
+    fn start() -> Self {
+        let cluster = Cluster::private(&[]);
+        cluster.sql("postgres", "CREATE DATABASE zintrust");
+        let tree = Tree::new();
+        tree.copy_example("ecommerce");
+        Self { cluster, tree }
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        let port = self.cluster.port.to_string();
+        let pairs = [
+            ("POSTGRES_HOST", self.cluster.host.as_str()),
+            ("POSTGRES_PORT", &port),
+            ("POSTGRES_DB", "zintrust"),
+            ("POSTGRES_USER", &self.cluster.user),
+            ("POSTGRES_PASSWORD", PASSWORD),
+            ("SERVICE_API_KEY", KEY),
+            ("SERVICE_JWT_SECRET", SECRET),
+            (
+                "OUTRIGGER_DATABASE_ROLE_SECRET",
+                "a-role-secret-of-at-least-32-bytes",
+            ),
+        ];
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec()
+    }
+
+    /// Runs a command over the tree; what it printed.
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> String {
+        let environment = self.environment();
+        let pairs: Vec<(&str, &str)> = environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let (code, output) = run_to_end(self.tree.root(), words, &pairs);
+        assert_eq!(code, 0, "{words:?}: {output}");
+        output
+    }
+
+    /// SQL as the service's own role, by the URL for ordinary drivers.
+    fn as_service(&self, name: &str, sql: &str) -> Result<String, String> {
+        let output = self.run(&["db", "url", name]);
+        let url = output.lines().find(|line| line.starts_with("postgres"));
+        let output = Command::new("psql")
+            .args([
+                "--no-psqlrc",
+                "--tuples-only",
+                "--no-align",
+                "--command",
+                sql,
+            ])
+            .arg(url.expect("a URL"))
+            .output()
+            .expect("psql is there");
+        let (said, wrong) = (output.stdout, output.stderr);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+        if output.status.success() {
+            Ok(text(said))
+        } else {
+            Err(text(wrong))
+        }
+    }
+}
+
+#[test]
+fn database_isolation() {
+    let _machine = shared_machine();
+    let databases = Databases::start();
+    databases.run(&["migrate", "up"]);
+    // users and orders share a database and have a schema each, payments has a
+    // database of its own; each finds its own tables without a prefix.
+    for (name, place) in [
+        ("users", "zintrust ecommerce_users"),
+        ("orders", "zintrust ecommerce_orders"),
+        ("payments", "zintrust_payments public"),
+    ] {
+        let found =
+            databases.as_service(name, "SELECT current_database() || ' ' || current_schema()");
+        assert_eq!(found.as_deref(), Ok(place));
+        let count = format!("SELECT count(*) > 0 FROM {name}");
+        assert_eq!(
+            databases.as_service(name, &count).as_deref(),
+            Ok("t"),
+            "{name}"
+        );
+    }
+    // None gets at what another has, whatever it says.
+    for (name, sql) in [
+        ("users", "SELECT * FROM ecommerce_orders.orders"),
+        (
+            "orders",
+            "INSERT INTO ecommerce_users.users (email, name) VALUES ('a', 'b')",
+        ),
+        ("users", "SET ROLE ecommerce_orders"),
+        ("users", "RESET ROLE; DROP SCHEMA ecommerce_orders CASCADE"),
+        ("orders", "CREATE TABLE public.mine (id int)"),
+    ] {
+        let denied = databases.as_service(name, sql).expect_err(sql);
+        assert!(
+            denied.contains("denied") || denied.contains("must be"),
+            "{sql}: {denied}"
+        );
+    }
+    // A second run finds everything done.
+    let again = databases.run(&["migrate", "status"]);
+    assert!(!again.contains("pending"), "{again}");
 }

@@ -51,8 +51,8 @@ fn the_trees_of_compose_and_kubernetes_pass_check() {
     let kubernetes = Tree::new();
     copy("config/containers.yaml", &compose, "config/outrigger.yaml");
     for name in ["users", "orders", "payments"] {
-        let from = format!("examples/compose/services/shop/{name}/service.config.yaml");
-        let to = format!("services/shop/{name}/service.config.yaml");
+        let from = format!("examples/compose/services/ecommerce/{name}/service.config.yaml");
+        let to = format!("services/ecommerce/{name}/service.config.yaml");
         copy(&from, &compose, &to);
     }
     let folder = "examples/kubernetes/config";
@@ -72,7 +72,15 @@ fn the_trees_of_compose_and_kubernetes_pass_check() {
     for (tree, names) in [(&compose, 3), (&kubernetes, 4)] {
         for name in &["users", "orders", "payments", "report"][..names] {
             let arguments = ["check", "--strict", "--no-secrets"];
-            let (code, output) = run_to_end(tree.root(), &arguments, &[("SERVICES", name)]);
+            let (code, output) = run_to_end(
+                tree.root(),
+                &arguments,
+                &[
+                    ("SERVICES", name),
+                    ("POSTGRES_HOST", "postgres"),
+                    ("POSTGRES_DB", "zintrust"),
+                ],
+            );
             assert_eq!(code, 0, "{name}: {output}");
             assert!(!output.contains("unknown address"), "{name}: {output}");
         }

@@ -3,6 +3,7 @@
 //! with the real binary in containers made of namespaces.
 
 mod compose;
+mod database;
 mod examples;
 mod jobs;
 mod kubernetes;
