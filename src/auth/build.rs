@@ -35,7 +35,7 @@ pub enum BuildError {
     Method(String),
     #[error("{0:?} is not a header that can be set")]
     HeaderName(String),
-    #[error("auth.jwt: {0}")]
+    #[error("auth.jwt")]
     Jwt(#[from] KeyError),
     #[error("auth.hook.url: not a usable http url")]
     HookUrl,

@@ -122,7 +122,7 @@ impl Grants {
         if self.hide.on
             && let Ok(carried) = request.carried()
         {
-            if proofs.key.is_some() && carried.key.is_some() {
+            if (proofs.key.is_some() || proofs.hook.is_some()) && carried.key.is_some() {
                 remove.push(X_API_KEY.clone());
             }
             let shown = match carried.bearer {
@@ -130,7 +130,8 @@ impl Grants {
                 Some(Bearer::Token(_)) => proofs.token.is_some(),
                 None => false,
             };
-            // The hook saw it, whatever scheme it is in.
+            // The hook saw it, whatever scheme it is in. Cookies stay: they are
+            // the app's own session as often as a credential.
             let shown = shown || proofs.hook.is_some();
             if shown {
                 remove.push(AUTHORIZATION);
@@ -160,6 +161,14 @@ impl Grants {
             set.push(token.of(worker).clone());
         }
         set
+    }
+
+    /// Takes the app's token out again.
+    pub(super) fn without_app_token(&self, set: &mut SetHeaders) {
+        // It is what `start` began with.
+        if self.app_token.is_some() && !set.is_empty() {
+            set.remove(0);
+        }
     }
 
     /// Carriers that the app must not take from the client, in every spelling

@@ -129,7 +129,7 @@ impl Authenticator {
             };
             kept = Some(Allowed::both(kept, allowed));
         }
-        Ok(finish(kept, &found))
+        Ok(self.finish(kept, &found))
     }
 
     /// The same decision as far as it goes without waiting for anybody.
@@ -142,7 +142,7 @@ impl Authenticator {
             let allowed = self.meet(plan, request, preflight)?;
             kept = Some(Allowed::both(kept, allowed));
         }
-        Ok(finish(kept, &found))
+        Ok(self.finish(kept, &found))
     }
 
     /// The rule, and whether the request is a preflight to be let through.
@@ -181,6 +181,17 @@ impl Authenticator {
         }
     }
 
+    fn finish(&self, kept: Option<Allowed>, found: &Found) -> Allowed {
+        let mut allowed = kept.expect("the decider's plan is always among the plans");
+        allowed.rule = found.rule();
+        let rule = allowed.rule.and_then(|rule| self.policy.rules.get(rule));
+        if rule.is_some_and(|rule| rule.upstream.is_some()) {
+            // The app's token is for the app, not for who else answers.
+            self.grants.without_app_token(&mut allowed.set);
+        }
+        allowed
+    }
+
     /// Asks the lists about a caller, and writes down what the app is told.
     fn grant(
         &self,
@@ -198,12 +209,6 @@ impl Authenticator {
         refuse(plan, &caller, by.strategy())?;
         Ok(self.grants.authenticated(request, named, proofs))
     }
-}
-
-fn finish(kept: Option<Allowed>, found: &Found) -> Allowed {
-    let mut allowed = kept.expect("the decider's plan is always among the plans");
-    allowed.rule = found.rule();
-    allowed
 }
 
 /// Asks `deny`, then `allow`.

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::time::SystemTime;
 
 use http::Method;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, UPGRADE};
 
 use super::call::{Call, Denied};
 use super::carrier::Carried;
@@ -72,5 +72,7 @@ impl<'a> Request<'a> {
                 .call
                 .headers
                 .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+            // A tunnel is for who is known (UPG-1).
+            && !self.call.headers.contains_key(UPGRADE)
     }
 }

@@ -20,6 +20,8 @@ use crate::secret::Secret;
 
 /// A secret file, at most.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
+/// A token without `--lifetime`, unless its service takes only shorter ones.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// Tokens (JWT).
 #[derive(Debug, Args)]
@@ -57,9 +59,10 @@ struct MintArgs {
     /// Another claim; the value is JSON, or else text; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = claim)]
     claim: Vec<(String, Value)>,
-    /// How long it is good: 30s, 5m, 1h, 7d
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = lifetime)]
-    lifetime: Duration,
+    /// How long it is good: 30s, 5m, 1h, 7d [default: 5m, or what the service
+    /// takes at most]
+    #[arg(long, value_name = "TIME", value_parser = lifetime)]
+    lifetime: Option<Duration>,
     /// HS256, HS384 or HS512 [default: the first that the service takes]
     #[arg(long, value_name = "NAME", value_parser = algorithm)]
     algorithm: Option<JwtAlgorithm>,
@@ -125,13 +128,17 @@ fn make(args: &MintArgs, flags: &ProcessFlags, now: SystemTime) -> Result<String
     let claim = policy.map_or("serviceName", |policy| &policy.service_name_claim);
     let first = policy.and_then(|policy| policy.algorithms.first().copied());
     let wanted = Mint {
+        kind: policy.and_then(|policy| policy.types.first().map(|kind| &**kind)),
         algorithm: args.algorithm.or(first).unwrap_or(JwtAlgorithm::Hs256),
         issuer: args.iss.as_deref().or_else(|| policy?.issuer.as_deref()),
         subject: args.sub.as_deref(),
         audience: args.aud.as_deref().or(expected.map(|text| &**text)),
         service: args.service_name.as_deref().map(|name| (claim, name)),
         claims: args.claim.iter().cloned().collect::<BTreeMap<_, _>>(),
-        lifetime: args.lifetime,
+        lifetime: args.lifetime.unwrap_or_else(|| {
+            let most = policy.and_then(|policy| policy.max_lifetime);
+            most.map_or(DEFAULT_LIFETIME, |most| most.min(DEFAULT_LIFETIME))
+        }),
     };
     Ok(mint(&secret, &wanted, now)?)
 }
@@ -187,6 +194,9 @@ fn read_secret(path: &Path) -> io::Result<Secret> {
             .take(MAX_SECRET_BYTES)
             .read_to_end(&mut bytes)?;
     }
+    if bytes.len() as u64 == MAX_SECRET_BYTES {
+        return Err(io::Error::other("is 64 KiB or longer: no secret"));
+    }
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
@@ -217,7 +227,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
         .checked_mul(seconds)
         .filter(|seconds| (1..=366 * 86_400).contains(seconds))
         .map(Duration::from_secs)
-        .ok_or_else(|| "a token is good for a year at most".to_owned())
+        .ok_or_else(|| "a token is good for a second at least, a year at most".to_owned())
 }
 
 fn algorithm(text: &str) -> Result<JwtAlgorithm, String> {

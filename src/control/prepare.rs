@@ -37,6 +37,17 @@ pub(super) struct BuildRequest {
     pub(super) predecessor: Option<Arc<Service>>,
 }
 
+impl BuildRequest {
+    /// For a service of which no version ever ran and this one could not be
+    /// built: its port, saying so.
+    pub(super) fn stand_in(&self) -> Option<Self> {
+        (self.predecessor.is_none() && self.wanted.spec().is_some()).then(|| Self {
+            wanted: Wanted::Invalid(self.wanted.listen(&self.settings)),
+            ..self.clone()
+        })
+    }
+}
+
 /// Makes a service run; blocks.
 pub(super) type Build =
     Arc<dyn Fn(&BuildRequest) -> Result<Service, BuildError> + Send + Sync + 'static>;
@@ -105,6 +116,11 @@ impl Workshop {
         self.of_service
             .get(name)
             .is_none_or(|count| *count < BUILDS_OF_ONE)
+    }
+
+    /// A service that takes no work to build.
+    pub(super) fn build_now(&self, request: &BuildRequest) -> Option<Service> {
+        (self.build)(request).ok()
     }
 
     /// Begins a build.

@@ -302,8 +302,11 @@ impl Reconciler {
             }
             Err(message) => {
                 outcome.failed += 1;
+                let stand_in = request.stand_in();
                 self.refuse(request, Why::Build(message));
-                None
+                let request = stand_in?;
+                let service = self.workshop.build_now(&request)?;
+                Some(Candidate { request, service })
             }
         }
     }
@@ -326,7 +329,13 @@ impl Reconciler {
         outcome: &mut Outcome,
     ) -> bool {
         for candidate in &candidates {
-            self.refused.remove(&candidate.request.name);
+            // What only stands in for a version leaves that one refused.
+            let request = &candidate.request;
+            if self.refused.get(&request.name).is_none_or(|refused| {
+                request.wanted.spec().is_some() || refused.wanted.spec().is_none()
+            }) {
+                self.refused.remove(&request.name);
+            }
         }
         let terms = Terms {
             settings: &desire.settings,

@@ -253,6 +253,7 @@ fn random_key() -> Result<Secret, DemoError> {
 /// A token of a person called ada, good for a day of trying things out.
 fn token(secret: &Secret) -> Result<String, MintError> {
     let wanted = Mint {
+        kind: None,
         algorithm: JwtAlgorithm::Hs256,
         issuer: None,
         subject: Some("ada"),

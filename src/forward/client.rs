@@ -50,6 +50,33 @@ impl Client {
     }
 }
 
+/// The scheme that the client spoke, where a trusted proxy says so.
+pub fn client_scheme(headers: &HeaderMap, client: Client) -> Option<&'static str> {
+    let told = told_by_proxy(headers, client, &X_FORWARDED_PROTO)?;
+    ["https", "http"]
+        .into_iter()
+        .find(|scheme| told.as_bytes().eq_ignore_ascii_case(scheme.as_bytes()))
+}
+
+/// The authority that the client asked for, where a trusted proxy says so; not
+/// checked.
+pub fn client_host(headers: &HeaderMap, client: Client) -> Option<&HeaderValue> {
+    told_by_proxy(headers, client, &X_FORWARDED_HOST)
+}
+
+/// Exactly one line: a list has more than one reading.
+fn told_by_proxy<'a>(
+    headers: &'a HeaderMap,
+    client: Client,
+    name: &HeaderName,
+) -> Option<&'a HeaderValue> {
+    if !client.trusted {
+        return None;
+    }
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
 fn rightmost_untrusted(headers: &HeaderMap, peer: IpAddr, trusted: &TrustedProxies) -> IpAddr {
     let lines: Vec<&HeaderValue> = headers.get_all(X_FORWARDED_FOR).iter().collect();
     let hops = lines

@@ -9,7 +9,7 @@ mod send;
 mod tunnel;
 
 pub use body::AnswerBody;
-pub use client::{Client, write_forwarding};
+pub use client::{Client, client_host, client_scheme, write_forwarding};
 pub use framing::{allowed_upgrade, check_framing, onward_framing, onward_target};
 pub use hop::{
     HopRequest, Names, TrailerRule, strip_request, strip_response, strip_trailers, trailer_filter,

@@ -109,15 +109,21 @@ pub(super) fn refuse(
     let Refusal { failure, relay } = refusal;
     let facts = reply::facts(failure.kind);
     let mut response = match relay {
-        Some(answer) => whole(*answer),
-        None => {
+        Some(answer) if !shape.grpc => whole(*answer),
+        _ => {
             let request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok());
             let mut context = ReplyContext::new(service, request_id.unwrap_or_default());
             let trace_id = record.trace_id.map(TraceId::text);
             context.trace_id = trace_id.as_ref().map(TraceIdText::as_str);
             context.grpc = shape.grpc;
             context.head = shape.head;
-            whole(reply::problem(failure.kind, &context))
+            // 499 is for the log only: who closed just its half still reads, and
+            // sent less than it announced (RFC 9112 §8).
+            let told = match failure.kind {
+                Kind::ClientClosed => Kind::BadRequest,
+                kind => kind,
+            };
+            whole(reply::problem(told, &context))
         }
     };
     // After a request that somebody may read differently nothing more is read.

@@ -214,7 +214,7 @@ impl Door {
         *trace = self.read_trace(ready, &parts.headers, record);
         match seen {
             Ok((host, client)) => Ok(Arrival {
-                parts,
+                parts: prepare::joined(parts),
                 body,
                 host,
                 client,
@@ -269,8 +269,13 @@ impl Door {
             query: parts.uri.query(),
             headers: &parts.headers,
             peer: client.address,
-            scheme: self.client.scheme(),
-            host: host.to_str().unwrap_or_default(),
+            scheme: forward::client_scheme(&parts.headers, *client)
+                .unwrap_or_else(|| self.client.scheme()),
+            host: forward::client_host(&parts.headers, *client)
+                .filter(|host| target::is_authority(host.as_bytes()))
+                .unwrap_or(host)
+                .to_str()
+                .unwrap_or_default(),
             certificate: self.client.certificate.as_deref().map(|one| &one.names[..]),
             trace: self.call_trace(ready, trace.as_ref(), &asked),
         };

@@ -79,9 +79,6 @@ impl Onward<'_> {
         let grpc = multiplexed && reply::is_grpc(&parts.headers);
         let headers = &mut parts.headers;
         let asked = forward::strip_request(headers)?;
-        if parts.version == Version::HTTP_2 {
-            join_cookies(headers);
-        }
         for name in &allowed.remove {
             headers.remove(name);
         }
@@ -150,6 +147,13 @@ impl Onward<'_> {
 
 /// HTTP/2 clients may send `Cookie` in pieces; nobody else knows it so
 /// (RFC 9113 §8.2.3).
+pub(super) fn joined(mut parts: Parts) -> Parts {
+    if parts.version == Version::HTTP_2 {
+        join_cookies(&mut parts.headers);
+    }
+    parts
+}
+
 fn join_cookies(headers: &mut HeaderMap) {
     let mut pieces = headers.get_all(COOKIE).iter();
     let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else {

@@ -63,7 +63,7 @@ fn check_form(parts: &Parts) -> Result<(), Failure> {
 }
 
 /// `host [ ":" port ]`, not empty, without user information (RFC 9110 §7.2).
-fn is_authority(bytes: &[u8]) -> bool {
+pub(super) fn is_authority(bytes: &[u8]) -> bool {
     is_plain_host(bytes) || is_other_authority(bytes)
 }
 

@@ -302,6 +302,21 @@ pub enum HookPreset {
     Caddy,
 }
 
+/// Fields that frame or route a message: a hook cannot be asked with them.
+pub const FRAMING_HEADERS: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
 /// Strategy `custom`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookPolicy {

@@ -16,9 +16,9 @@ mod span;
 mod timestamp;
 
 pub use auth::{
-    ApiKey, ApiKeyDigest, ApiKeyPolicy, AppToken, AuthPolicy, Deny, HookPolicy, HookPreset,
-    JwksSource, JwtAlgorithm, JwtKeys, JwtPolicy, MtlsName, MtlsPolicy, PathGlob, Preflight,
-    Requirement, Rule, Segment, Strategy, Who,
+    ApiKey, ApiKeyDigest, ApiKeyPolicy, AppToken, AuthPolicy, Deny, FRAMING_HEADERS, HookPolicy,
+    HookPreset, JwksSource, JwtAlgorithm, JwtKeys, JwtPolicy, MtlsName, MtlsPolicy, PathGlob,
+    Preflight, Requirement, Rule, Segment, Strategy, Who,
 };
 pub use database::{
     DatabaseIsolation, DatabaseNeighbour, DatabaseReset, DatabaseSpec, DatabaseTls, Provision,

@@ -28,6 +28,7 @@ impl Minted {
             return None;
         };
         let wanted = Mint {
+            kind: None,
             algorithm: JwtAlgorithm::Hs256,
             issuer: Some(caller),
             subject: Some(caller),

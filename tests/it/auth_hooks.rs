@@ -47,7 +47,8 @@ fn a_browser_logs_in() {
     let login = App::start(login_server);
     let port = free_port();
     let auth = format!(
-        "  hook:\n    url: http://127.0.0.1:{0}/oauth2/auth\n    preset: nginx\n    \
+        "  appToken: {{header: X-App, value: sekret-of-the-app}}\n  \
+         hook:\n    url: http://127.0.0.1:{0}/oauth2/auth\n    preset: nginx\n    \
          responseHeaders: [X-Auth-Request-User]\n    signIn: /oauth2/sign_in\n  rules:\n    \
          - {{paths: [\"/oauth2/**\"], strategy: none, upstream: \"127.0.0.1:{0}\"}}\n",
         login.port()
@@ -71,6 +72,8 @@ fn a_browser_logs_in() {
         (200, "<form>who are you?</form>")
     );
     assert_eq!(login.last().header("x-auth-request-user"), None);
+    // The app's token is not for who else answers.
+    assert_eq!(login.last().header("x-app"), None);
 
     let back = Request::get("/oauth2/callback?code=1").send(port);
     assert_eq!(
@@ -96,6 +99,7 @@ fn a_browser_logs_in() {
     assert_eq!(received.header("x-auth-request-user"), Some("ann"));
     assert_eq!(received.header("x-auth-subject"), Some("ann"));
     assert_eq!(received.header("x-auth-strategy"), Some("custom"));
+    assert_eq!(received.header("x-app"), Some("sekret-of-the-app"));
 
     let script = Request::get("/page")
         .header("Accept", "application/json")
@@ -166,4 +170,66 @@ fn hooks_are_asked_over_kept_connections() {
     assert_eq!(asked.method, "GET");
     assert_eq!(asked.header("x-forwarded-for"), Some("127.0.0.1"));
     assert!(hook.faults().is_empty(), "{:?}", hook.faults());
+}
+
+/// Behind a proxy that ends TLS, the hook is told what the client asked for,
+/// not what the proxy did; and a credential that the hook saw can be hidden.
+#[test]
+fn a_trusted_proxy_speaks_for_the_client() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::echo);
+    let hook = App::start(scripts::ok);
+    let port = free_port();
+    let text = format!(
+        "port: {port}\nupstream: {}\nhealthCheck: false\nauth:\n  hideCredentials: true\n  \
+         hook: {{url: \"http://127.0.0.1:{}/\"}}\n",
+        app.port(),
+        hook.port()
+    );
+    let tree = Tree::with(&[("shop/cart", &text)]);
+    let _daemon = Setup::new(&tree)
+        .process("trustedProxies: [loopback]")
+        .start();
+    for (proto, host, told) in [
+        ("https", "shop.example", ("https", "shop.example")),
+        ("gopher", "shop.example/..", ("http", "inner")),
+    ] {
+        let response = Request::get("/page")
+            .header("Host", "inner")
+            .header("X-Forwarded-For", "203.0.113.9")
+            .header("X-Forwarded-Proto", proto)
+            .header("X-Forwarded-Host", host)
+            .header("X-Api-Key", "kk")
+            .header("Authorization", "Basic eDp5")
+            .send(port);
+        assert_eq!(response.status, 200, "{}", response.text());
+        let asked = hook.last();
+        assert_eq!(asked.header("x-forwarded-proto"), Some(told.0));
+        assert_eq!(asked.header("x-forwarded-host"), Some(told.1));
+        assert_eq!(asked.header("x-api-key"), Some("kk"));
+        let received = app.last();
+        assert_eq!(received.header("x-api-key"), None);
+        assert_eq!(received.header("authorization"), None);
+    }
+}
+
+/// A preflight passes without credentials, but not as a way to a tunnel.
+#[test]
+fn a_preflight_opens_no_tunnel() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::echo);
+    let port = free_port();
+    let auth = "  apiKey: {keys: [{id: web, key: 0123456789abcdef01234567}]}\n";
+    let (_tree, _daemon) = start(&app, port, auth);
+    let preflight = Request::new("OPTIONS", "/ws")
+        .header("Origin", "https://shop.example")
+        .header("Access-Control-Request-Method", "GET");
+    assert_eq!(preflight.send(port).status, 200);
+    let count = app.count();
+    let tunnel = preflight
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .send(port);
+    assert_eq!(tunnel.status, 401, "{}", tunnel.text());
+    assert_eq!(app.count(), count);
 }

@@ -320,3 +320,36 @@ fn a_taken_port_is_refused_by_name() {
     daemon.reload();
     assert!(answers_as_guarded(ports[3]));
 }
+
+/// A policy that only fails when it is put to work: the port says so, and the
+/// neighbour does not notice.
+#[test]
+fn a_version_that_cannot_be_built_says_so_on_its_port() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::ok);
+    let ports = free_ports(2);
+    let (good, bad) = (ports[0], ports[1]);
+    let pem = "-----BEGIN PUBLIC KEY-----\\nAAAA\\n-----END PUBLIC KEY-----";
+    let broken = format!(
+        "port: {bad}\nupstream: {0}\nhealthCheck: false\nauth: {{jwt: {{publicKey: \"{pem}\"}}}}\n",
+        app.port()
+    );
+    let tree = Tree::with(&[
+        ("shop/cart", &broken),
+        ("shop/users", &open(good, app.port(), 0)),
+    ]);
+    let daemon = Setup::new(&tree).start();
+    assert_eq!(Request::get("/").send(good).status, 200);
+    let answer = Request::get("/").send(bad);
+    assert_eq!(
+        (answer.status, answer.cause().as_str()),
+        (503, "config_invalid")
+    );
+    let service = daemon.service("shop/cart");
+    assert!(service["problems"].to_string().contains("PEM"), "{service}");
+
+    tree.write("shop/cart", open(bad, app.port(), 1));
+    wait_until("the good version serves", SOON, || {
+        Request::get("/").status(bad) == Some(200)
+    });
+}

@@ -12,7 +12,7 @@ use http::{Method, Uri};
 use crate::auth::BuildError;
 use crate::auth::call::Call;
 use crate::auth::carrier::X_API_KEY;
-use crate::model::{HookPolicy, HookPreset};
+use crate::model::{FRAMING_HEADERS, HookPolicy, HookPreset};
 use crate::trace;
 use crate::upstream::h1::{Framing, RequestHead};
 
@@ -184,21 +184,6 @@ pub(super) fn original_url(call: &Call<'_>) -> String {
     text
 }
 
-/// Fields that frame or route a message are nobody's to choose.
-const NOT_CONFIGURABLE: [&str; 11] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
-
 /// Configured header names.
 pub(super) fn header_names(names: &[Arc<str>]) -> Result<Box<[HeaderName]>, BuildError> {
     names
@@ -206,7 +191,7 @@ pub(super) fn header_names(names: &[Arc<str>]) -> Result<Box<[HeaderName]>, Buil
         .map(|name| {
             HeaderName::from_bytes(name.as_bytes())
                 .ok()
-                .filter(|name| !NOT_CONFIGURABLE.contains(&name.as_str()))
+                .filter(|name| !FRAMING_HEADERS.contains(&name.as_str()))
                 .ok_or_else(|| BuildError::HeaderName(name.to_string()))
         })
         .collect()

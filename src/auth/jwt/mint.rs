@@ -16,6 +16,8 @@ use super::keys::library;
 pub struct Mint<'a> {
     /// HMAC family only.
     pub algorithm: JwtAlgorithm,
+    /// Header `typ`; `JWT` where nobody wants another.
+    pub kind: Option<&'a str>,
     pub issuer: Option<&'a str>,
     pub subject: Option<&'a str>,
     pub audience: Option<&'a str>,
@@ -70,6 +72,9 @@ pub fn mint(secret: &Secret, wanted: &Mint<'_>, now: SystemTime) -> Result<Strin
     let expires = now.saturating_add(wanted.lifetime.as_secs());
     claims.insert("exp".to_owned(), Value::from(expires));
     let key = EncodingKey::from_secret(secret.expose());
-    jsonwebtoken::encode(&Header::new(library(wanted.algorithm)), &claims, &key)
-        .map_err(|_| MintError::Signing)
+    let mut header = Header::new(library(wanted.algorithm));
+    if let Some(kind) = wanted.kind {
+        header.typ = Some(kind.to_owned());
+    }
+    jsonwebtoken::encode(&header, &claims, &key).map_err(|_| MintError::Signing)
 }

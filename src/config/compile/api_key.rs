@@ -22,10 +22,9 @@ pub(super) fn compile(
     for (index, written) in block.into_iter().flatten().enumerate() {
         let key = format!("auth.apiKey.keys[{index}]");
         if let Some(accepted) = one(written, &key, context) {
-            if keys.iter().any(|known| known.id == accepted.id) {
-                context
-                    .report
-                    .error(&format!("{key}.id"), "another key has this id");
+            // Keys may share an id: so a caller changes its key with an overlap.
+            if keys.iter().any(|known| known.sha256 == accepted.sha256) {
+                context.report.error(&key, "this key is listed already");
             }
             keys.push(accepted);
         }

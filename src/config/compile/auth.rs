@@ -6,7 +6,9 @@ use super::requirement::{self, Written};
 use super::{api_key, hook, jwt, rules};
 use crate::config::raw::{RawAppToken, RawAuth, RawPreflight, RawStrategy, Short};
 use crate::config::suggest;
-use crate::model::{AppToken, AuthPolicy, MtlsName, MtlsPolicy, Preflight, Requirement, Strategy};
+use crate::model::{
+    AppToken, AuthPolicy, Deny, MtlsName, MtlsPolicy, Preflight, Requirement, Strategy,
+};
 
 /// Compiles `auth`.
 pub(super) fn compile(
@@ -142,11 +144,12 @@ fn requirement(
         }
     }
     if let Some((_, strategy)) = context.defaults.framework.strategy {
-        let requirement = match requirement::convert(strategy) {
-            Some(strategy) => Requirement::AnyOf(vec![strategy]),
-            None => Requirement::None,
+        // What opens a service stands in its own file: an environment that says
+        // `none` leaves it as unsaid as it was.
+        return match requirement::convert(strategy) {
+            Some(strategy) => (Requirement::AnyOf(vec![strategy]), true),
+            None => (Requirement::None, false),
         };
-        return (requirement, true);
     }
     if raw.secret_key.is_some() || raw.public_key.is_some() {
         context.report.error_hint(
@@ -223,7 +226,7 @@ fn unused_blocks(raw: &RawAuth, named: &[Strategy], context: &mut Context<'_>) {
 
 /// Another spelling of a credential's header: stripping it from requests would
 /// strip the credential before it is read.
-fn shadows_credential(name: &str) -> bool {
+pub(super) fn shadows_credential(name: &str) -> bool {
     is_credential_header(name) && !matches!(name, "authorization" | "x-api-key" | "cookie")
 }
 
@@ -310,6 +313,17 @@ fn sense(policy: &AuthPolicy, context: &mut Context<'_>) {
             "nobody is authenticated, so nobody can be allowed",
             "name a strategy",
         );
+    }
+    for (index, rule) in policy.rules.iter().enumerate() {
+        let is_listed = rule.allow.is_some() || matches!(rule.deny, Deny::Who(_));
+        // A rule that says `none` itself is told so where it is read.
+        if rule.requirement.is_none() && policy.requirement == Requirement::None && is_listed {
+            context.report.error_hint(
+                &format!("auth.rules[{index}]"),
+                "nobody is authenticated here, so nobody can be allowed or denied by name",
+                "name a strategy in the rule",
+            );
+        }
     }
     if policy.preflight == Preflight::Authenticate && policy.requirement == Requirement::None {
         context

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::auth::shadows_credential;
 use super::context::Context;
 use super::names::{header_name, is_reserved_header};
 use super::tls;
 use crate::config::address::parse_url;
 use crate::config::raw::{RawHook, RawHookPreset};
-use crate::model::{HookPolicy, HookPreset};
+use crate::model::{FRAMING_HEADERS, HookPolicy, HookPreset};
 
 /// Compiles the block.
 pub(super) fn compile(written: Option<&RawHook>, context: &mut Context<'_>) -> Option<HookPolicy> {
@@ -71,8 +72,8 @@ fn check(written: &RawHook, context: &mut Context<'_>) -> bool {
             .error("auth.hook.tls", "has no use without an https:// url");
     }
     if let Some(sign_in) = &written.sign_in
-        && !sign_in.starts_with('/')
-        && parse_url(sign_in).is_err()
+        && (!sign_in.bytes().all(|byte| byte.is_ascii_graphic())
+            || (!sign_in.starts_with('/') && parse_url(sign_in).is_err()))
     {
         context
             .report
@@ -99,8 +100,13 @@ fn headers(
         let key = format!("{key}[{index}]");
         match header_name(text) {
             None => context.report.error(&key, "is no header name"),
-            Some(name) if is_answer && is_reserved_header(&name) => {
+            Some(name) if is_answer && (is_reserved_header(&name) || shadows_credential(&name)) => {
                 context.report.error(&key, "this header cannot be set");
+            }
+            Some(name) if !is_answer && FRAMING_HEADERS.contains(&&*name) => {
+                context
+                    .report
+                    .error(&key, "this header cannot be passed on");
             }
             Some(name) if names.contains(&name) => {}
             Some(name) => names.push(name),

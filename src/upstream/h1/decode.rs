@@ -84,8 +84,9 @@ pub(super) fn take_head(
     };
     let spans = spans_of(buffer, response.headers);
     let head = buffer.split_to(length).freeze();
-    let headers = header_map(&head, &spans)?;
+    let mut headers = header_map(&head, &spans)?;
     let framing = body_framing(method, status, version, &headers)?;
+    one_content_length(status, &mut headers);
     let keep_alive = version == Version::HTTP_11 && !announces_close(&headers);
     Ok(Some(ResponseHead {
         status,
@@ -169,6 +170,19 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, DecodeError> {
         agreed = Some(length);
     }
     Ok(agreed)
+}
+
+/// Equal lines become one (RFC 9110 §8.6), and a 204 has none (§8.6 again):
+/// clients of HTTP/2 take either for an error.
+fn one_content_length(status: StatusCode, headers: &mut HeaderMap) {
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    } else if let header::Entry::Occupied(mut lines) = headers.entry(header::CONTENT_LENGTH)
+        && lines.iter().nth(1).is_some()
+    {
+        let first = lines.get().clone();
+        lines.insert(first);
+    }
 }
 
 fn parse_decimal(digits: &[u8]) -> Option<u64> {

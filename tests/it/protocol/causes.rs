@@ -225,6 +225,29 @@ fn an_app_that_answers_badly_or_not_at_all() {
     front.wait_for_rest();
 }
 
+/// Equal lengths are one length (RFC 9110 section 8.6), for GET and HEAD.
+#[test]
+fn a_length_that_is_said_twice_is_said_once() {
+    let twice = |request: &Received, stream: &mut Connection| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n")?;
+        if request.method == "GET" {
+            stream.write_all(b"hello")?;
+        }
+        Ok(Next::KeepAlive)
+    };
+    let (_app, front) = limited(twice, "", "");
+    let mut client = front.client();
+    for method in ["HEAD", "GET", "HEAD"] {
+        client.send(&Request::new(method, "/").bytes()).unwrap();
+        let response = client.response_to(method).unwrap();
+        assert_eq!(
+            (response.status, response.header("content-length")),
+            (200, Some("5"))
+        );
+    }
+    front.wait_for_rest();
+}
+
 /// A body that breaks off must not look complete to the client.
 #[test]
 fn half_a_body_is_never_taken_for_a_whole_one() {

@@ -303,6 +303,24 @@ fn a_client_that_leaves_cancels_its_request() {
     assert_eq!(front.counted(499), 1.0);
 }
 
+/// Who closes only its half within a body still reads: 499 is for the log.
+#[test]
+fn a_client_that_stops_within_its_body_is_told() {
+    let (_app, front) = front(scripts::silent);
+    let mut client = front.client();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nab";
+    client.send(head).unwrap();
+    client.finish_sending().unwrap();
+    let response = client.response_to("POST").unwrap();
+    assert_eq!(
+        (response.status, response.cause().as_str()),
+        (400, "bad_request")
+    );
+    front.wait_for_rest();
+    assert_eq!(front.errors("client_closed"), 1.0);
+    assert_eq!(front.counted(400), 1.0);
+}
+
 /// The app answers before it has read the body, and closes: the answer gets
 /// through though the client is still sending.
 #[test]

@@ -218,6 +218,7 @@ fn identity_and_headers() {
 fn minted_tokens_are_taken() {
     let jwt = jwt(&hs256());
     let wanted = Mint {
+        kind: None,
         algorithm: JwtAlgorithm::Hs256,
         issuer: Some("https://id.example/"),
         subject: Some("orders"),
@@ -232,6 +233,13 @@ fn minted_tokens_are_taken() {
     assert_eq!(verified.named.identity.service.as_deref(), Some("orders"));
     let late = jwt.check(&token, now() + Duration::from_secs(120), None);
     assert_eq!(late.err(), Some(Refusal::Wrong(AuthReason::Expired)));
+    let typed = Mint {
+        kind: Some("at+jwt"),
+        ..wanted.clone()
+    };
+    let token = mint(&Secret::new(SECRET), &typed, now()).unwrap();
+    let header = jsonwebtoken::decode_header(&token).unwrap();
+    assert_eq!(header.typ.as_deref(), Some("at+jwt"));
     let short = mint(&Secret::new("short"), &wanted, now());
     assert_eq!(short, Err(MintError::ShortSecret));
     let asymmetric = Mint {

@@ -223,6 +223,7 @@ services/shop/cart/service.config.yaml:7:21: auth.apiKey.keys[1].key: is empty
 services/shop/cart/service.config.yaml:8:17: auth.apiKey.keys[2].sha256: expected 64 hexadecimal digits
 hint: `outrigger key generate` prints a key and its digest
 services/shop/cart/service.config.yaml:9:48: auth.apiKey.keys[3].expires: expected a time such as 2027-01-31 or 2027-01-31T12:00:00Z
+services/shop/cart/service.config.yaml:10:9: auth.apiKey.keys[4]: this key is listed already
 services/shop/cart/service.config.yaml:10:71: auth.apiKey.keys[4].expires: is not after `notBefore`
 services/shop/cart/service.config.yaml:11:9: auth.apiKey.keys[5]: needs `id`
 services/shop/cart/service.config.yaml:12:18: auth.mtls.allow[0]: expected an exact name: spiffe://trust-domain/path or dns:name
@@ -254,6 +255,12 @@ fn a_policy_without_its_means_is_no_policy() {
         "auth: false",
         "auth: {strategy: jwt, anyOf: [jwt]}",
         "auth: {strategy: none, allow: {keys: [a]}}",
+        "auth: {strategy: none, rules: [{paths: [/a], allow: {keys: [a]}}]}",
+        "auth: {rules: [{paths: [/a], deny: {subjects: [a]}}]}",
+        "auth: {hook: {url: 'http://127.0.0.1:1/', requestHeaders: [host]}}",
+        "auth: {hook: {url: 'http://127.0.0.1:1/', responseHeaders: [x_api_key]}}",
+        "auth: {hook: {url: 'http://127.0.0.1:1/', signIn: \"/in\\r\\nX-A: b\"}}",
+        "auth: {apiKey: {keys: [{id: a, key: 0123456789abcdef01234567}, {id: b, key: 0123456789abcdef01234567}]}}",
     ] {
         let case = one(&format!("port: 3001\n{text}\n"));
         let compiled = case.compile();
@@ -269,17 +276,26 @@ fn an_open_service_is_named() {
     hint: name a strategy, or write `auth: none` to say that it is meant
     ");
     assert_eq!(one("port: 3001\nauth: none\n").problems(), "");
+    // An environment that says `none` says it for nobody's file.
     assert_eq!(
         one("port: 3001\n").env("AUTH_STRATEGY", "none").problems(),
-        ""
+        one("port: 3001\n").problems()
     );
     let required = one("port: 3001\n").env("OUTRIGGER_AUTH_REQUIRED", "true");
     insta::assert_snapshot!(required.problems(), @r"
     services/shop/cart/service.config.yaml:1:1: auth: the process requires authentication (`auth.required`)
     hint: name a strategy, or write `auth: none` to leave the service open
     ");
+    let both = one("port: 3001\n")
+        .env("OUTRIGGER_AUTH_REQUIRED", "true")
+        .env("AUTH_STRATEGY", "none");
+    assert_eq!(both.problems(), required.problems());
     let stated = one("port: 3001\nauth: none\n").env("OUTRIGGER_AUTH_REQUIRED", "true");
     assert_eq!(stated.problems(), "");
+    // A caller changes its key with an overlap.
+    let keys = "auth: {apiKey: {keys: [{id: a, key: 0123456789abcdef01234567}, \
+                {id: a, key: abcdef0123456789abcdef01}]}}";
+    assert_eq!(one(&format!("port: 3001\n{keys}\n")).problems(), "");
 }
 
 #[test]
