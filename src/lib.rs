@@ -16,7 +16,8 @@
 //!    header names and values, metric cells, upstreams.
 //! 4. Workers are the data path; one control runtime watches, probes, fetches
 //!    keys and serves the admin doors. File reads, compiling and encoding of
-//!    metrics go to its small blocking pool. Neither can starve the other.
+//!    metrics go to its small blocking pool. A third runtime, begun with the
+//!    first database, carries pools and the SQL door. None can starve another.
 //! 5. What did not change keeps its `Arc` (or, in a worker, its `Rc`): pools,
 //!    monitors, listeners and counters survive a reload. A request keeps the
 //!    version of its service that it began with.
@@ -80,6 +81,16 @@
 //! traffic said since ([`upstream::Traffic`]), turns results into a state
 //! ([`health::Verdict`]) and writes it into a cell ([`health::CheckCell`]).
 //! `/health` and the probes only read cells; cells outlive reloads.
+//!
+//! # A query
+//!
+//! On the SQL runtime: `sql::door::server` accepts → `gate` (host, web pages,
+//! token) → `route` finds [`pg::Database`] and action → `request` makes
+//! statements of JSON → [`pg::pool::ServicePool::checkout`] lends a session in
+//! turn → `run` sends everything in one flight, the reset behind it, and `rows`
+//! writes JSON as messages come → the answer goes out, and the session back once
+//! it is proved clean. Before the first one `sql::follow` prepares the database
+//! ([`pg::prepare()`]), opens the pool and from then on watches the server.
 //!
 //! # A change
 //!

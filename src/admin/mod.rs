@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::drain::DrainWatcher;
+use crate::pg::Databases;
 use crate::snapshot::{AdminCommand, Current, StatusBoard};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
@@ -29,6 +30,7 @@ pub use server::serve;
 /// Everything the doors show and may ask for. Shared by both.
 pub struct House {
     pub current: Current,
+    pub databases: Databases,
     pub board: StatusBoard,
     pub metrics: Metrics,
     pub log: LogHandle,

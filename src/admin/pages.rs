@@ -11,6 +11,8 @@ use super::route::{Answer, exposition};
 use crate::drain::Phase;
 use crate::health::{Scope, ServiceHealth, View};
 use crate::model::{Kind, rfc3339_string};
+use crate::pg::Database;
+use crate::pg::pool::PoolStats;
 use crate::snapshot::{Dependency, Service, ServiceStatus, Snapshot, Status, StatusProblem};
 use crate::upstream::cluster::Circuit;
 
@@ -244,13 +246,54 @@ struct PoolBody<'a> {
     connections: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     connections_limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<DatabaseBody>,
+}
+
+/// The pool of a service's database.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DatabaseBody {
+    total_connections: u32,
+    idle_connections: u32,
+    active_connections: u32,
+    waiting_requests: u32,
+    max: u32,
+    /// Why it cannot be reached, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'static str>,
+    /// Why its last settings are not in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    obstacle: Option<String>,
+}
+
+impl DatabaseBody {
+    fn of(database: &Database) -> Self {
+        let PoolStats {
+            total,
+            idle,
+            active,
+            waiting,
+            max,
+        } = database.pool.stats();
+        Self {
+            total_connections: total,
+            idle_connections: idle,
+            active_connections: active,
+            waiting_requests: waiting,
+            max,
+            failure: database.pool.failure().map(|failure| failure.reason()),
+            obstacle: database.obstacle(),
+        }
+    }
 }
 
 /// How full everything is that has a limit.
 pub(super) async fn pools(house: &Arc<House>) -> Result<Answer, Kind> {
-    let snapshot = house.current.load();
+    let (snapshot, databases) = (house.current.load(), house.databases.clone());
     blocking(move || {
         let services = snapshot.services.values().map(|service| {
+            let database = databases.get(&service.name);
             let spec = service.as_ready().map(|ready| &ready.spec);
             PoolBody {
                 service: service.name.key(),
@@ -259,6 +302,7 @@ pub(super) async fn pools(house: &Arc<House>) -> Result<Answer, Kind> {
                 in_flight_limit: spec.map(|spec| spec.limits.in_flight),
                 connections: service.connections.held(),
                 connections_limit: spec.map(|spec| spec.limits.connections),
+                database: database.map(|database| DatabaseBody::of(&database)),
             }
         });
         let body = PoolsBody {

@@ -44,7 +44,7 @@ pub(super) fn ready(house: &House) -> Answer {
     let mut pending = sidecar(house);
     let mut services = snapshot.services.values();
     if let (Some(only), None) = (services.next(), services.next()) {
-        pending.extend(service_pending(only));
+        pending.extend(service_pending(house, only));
     }
     probe(&pending)
 }
@@ -54,7 +54,7 @@ pub(super) fn ready_service(house: &House, name: &str) -> Result<Answer, Kind> {
     let snapshot = house.current.load();
     let service = find(&snapshot, name).ok_or(Kind::UnknownService)?;
     let mut pending = sidecar(house);
-    pending.extend(service_pending(service));
+    pending.extend(service_pending(house, service));
     Ok(probe(&pending))
 }
 
@@ -68,7 +68,7 @@ fn sidecar(house: &House) -> Vec<String> {
 
 /// What one service lacks: keys to check tokens with, or its app. A bad reload is none of it: the last good version
 /// serves on.
-fn service_pending(service: &Service) -> Option<String> {
+fn service_pending(house: &House, service: &Service) -> Option<String> {
     let Some(health) = super::pages::health_of(service) else {
         return Some(format!("configuration of {}", service.name));
     };
@@ -77,6 +77,12 @@ fn service_pending(service: &Service) -> Option<String> {
         .is_some_and(|ready| !ready.auth.is_ready())
     {
         return Some(format!("the key set of {}", service.name));
+    }
+    let database = house.databases.get(&service.name);
+    // While older settings serve on, this is no matter of readiness.
+    let closed = database.filter(|database| !database.pool.is_open() && database.spec().required);
+    if let Some(obstacle) = closed.and_then(|database| database.obstacle()) {
+        return Some(format!("the database of {}: {obstacle}", service.name));
     }
     let complaint = health.app.state(Instant::now()).complaint()?;
     Some(format!("the app of {} is {complaint}", service.name))

@@ -59,8 +59,8 @@ pub(super) async fn drain(
             // A worker that is gone has nothing left to drain.
             let _ = ended.await;
         }
-        // The doors for calls to others stay until nobody calls (SPEC §11).
-        while calls_others(house) && Instant::now() < deadline && !apps_are_gone(house).await {
+        // The doors for calls to others and for SQL stay until nobody calls (SPEC §11).
+        while doors_are_used(house) && Instant::now() < deadline && !apps_are_gone(house).await {
             sleep(LOOK).await;
         }
     };
@@ -97,13 +97,13 @@ fn is_idle(house: &House) -> bool {
     services.all(|service| service.in_flight.held() == 0)
 }
 
-fn calls_others(house: &House) -> bool {
+fn doors_are_used(house: &House) -> bool {
     let snapshot = house.current.load();
     let mut ready = snapshot
         .services
         .values()
         .filter_map(|service| service.as_ready());
-    ready.any(|ready| !ready.dependencies.is_empty())
+    ready.any(|ready| !ready.dependencies.is_empty() || ready.spec.database.is_some())
 }
 
 async fn apps_are_gone(house: &House) -> bool {

@@ -14,6 +14,7 @@ use super::spans::Spans;
 use crate::control::AfterPublish;
 use crate::model::{ProcessSettings, Requirement, ServiceName};
 use crate::snapshot::{Ready, Service};
+use crate::sql::Sql;
 use crate::telemetry::log::{LogHandle, LogSettings};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::supervise::Supervisor;
@@ -29,6 +30,7 @@ pub(super) struct Following {
     metrics: Metrics,
     log: LogHandle,
     supervisor: Supervisor,
+    sql: Sql,
     services: BTreeMap<ServiceName, Monitors>,
     names: BTreeMap<ServiceName, Vec<Name>>,
     lookups: Arc<Semaphore>,
@@ -45,8 +47,14 @@ struct Name {
 }
 
 impl Following {
-    pub(super) fn new(shared: &worker::Shared, supervisor: Supervisor, spans: Spans) -> Self {
+    pub(super) fn new(
+        shared: &worker::Shared,
+        supervisor: Supervisor,
+        spans: Spans,
+        sql: Sql,
+    ) -> Self {
         Self {
+            sql,
             metrics: shared.metrics.clone(),
             log: shared.log.clone(),
             supervisor,
@@ -83,6 +91,7 @@ impl Following {
 
 impl AfterPublish for Following {
     fn serving(&mut self, service: &Arc<Service>) {
+        self.sql.serving(service);
         let Some(ready) = service.as_ready() else {
             return;
         };
@@ -107,6 +116,7 @@ impl AfterPublish for Following {
         self.services.remove(name);
         self.names.remove(name);
         self.expiries.forget(name);
+        self.sql.gone(name);
     }
 
     fn settings(&mut self, settings: &Arc<ProcessSettings>) {

@@ -29,7 +29,9 @@ use crate::control::{self, Control, LifecycleRequest};
 use crate::drain::{self, DrainTrigger};
 use crate::model::{DoorListen, ProcessSettings};
 use crate::net::{WorkerCommand, files};
+use crate::pg::Databases;
 use crate::snapshot::{self, StatusBoard};
+use crate::sql::{self, Sql};
 use crate::telemetry::log::{self, LogError, LogSettings};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::readiness::{Liveness, Pending, Readiness};
@@ -101,6 +103,7 @@ pub struct Bound {
     command: Option<Plan>,
     started: Pending,
     exporter: (Spans, SpanTask),
+    sql: Sql,
 }
 
 /// Loads, binds and publishes; nothing is served by doors yet, but services
@@ -115,11 +118,7 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
     let settings = Arc::clone(&process.settings);
     let found_limit = files::raise_limit();
     let metrics = Metrics::new(settings.workers);
-    let log = log::init(LogSettings::of(&settings), metrics.lines_dropped())?;
-    panics::report_to_log();
-    if settings.disabled {
-        tracing::warn!("MICROSERVICES is false: no service is fronted");
-    }
+    let log = start_log(&settings, &metrics)?;
     let doors = bind_doors(&settings)?;
     let (publisher, current) = snapshot::channel(Arc::clone(&settings));
     let liveness = Liveness::new(LIVENESS_PATIENCE, Instant::now());
@@ -134,10 +133,22 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
     };
     let crew = Crew::start(settings.workers, &shared)?;
     let supervisor = Supervisor::new(metrics.clone(), liveness.clone());
-    let board = StatusBoard::default();
     let (command_sender, commands) = mpsc::channel(ADMIN_QUEUE);
     let (lifecycle_sender, lifecycle) = mpsc::channel(2);
-    let following = follow::Following::new(&shared, supervisor.clone(), spans.clone());
+    let (drain, drain_watcher) = drain::channel();
+    let house = Arc::new(House {
+        current,
+        databases: Databases::default(),
+        board: StatusBoard::default(),
+        metrics,
+        log,
+        startup: Readiness::new(),
+        liveness,
+        drain: drain_watcher,
+        commands: command_sender,
+    });
+    let sql = postgres_wing(&house, &shared, &supervisor);
+    let following = follow::Following::new(&shared, supervisor.clone(), spans.clone(), sql.clone());
     let command = Plan::new(&options, found_limit);
     let mut control = Control::new(control::Parts {
         flags: options.flags,
@@ -145,27 +156,16 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
         process,
         publisher,
         workers: crew.commands.clone(),
-        status: board.clone(),
-        metrics: metrics.clone(),
+        status: house.board.clone(),
+        metrics: house.metrics.clone(),
         commands,
         lifecycle: lifecycle_sender,
         after_publish: Box::new(following),
     });
-    let startup = Readiness::new();
-    let started = startup.wait_for("configuration");
+    let started = house.startup.wait_for("configuration");
     let first_turn = runtime.block_on(control.first_turn());
     first_turn.map_err(|control::StartError::Problems(problems)| StartError::Config(problems))?;
-    let (drain, drain_watcher) = drain::channel();
-    let house = Arc::new(House {
-        current,
-        board,
-        metrics,
-        log,
-        startup,
-        liveness,
-        drain: drain_watcher,
-        commands: command_sender,
-    });
+    sql_door_is_bound(&sql)?;
     Ok(Bound {
         runtime,
         signals,
@@ -179,6 +179,38 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
         command,
         started,
         exporter: (spans, span_task),
+        sql,
+    })
+}
+
+fn start_log(settings: &ProcessSettings, metrics: &Metrics) -> Result<log::LogHandle, StartError> {
+    let log = log::init(LogSettings::of(settings), metrics.lines_dropped())?;
+    panics::report_to_log();
+    if settings.disabled {
+        tracing::warn!("MICROSERVICES is false: no service is fronted");
+    }
+    Ok(log)
+}
+
+fn sql_door_is_bound(sql: &Sql) -> Result<(), StartError> {
+    sql.bound().map_err(|(address, source)| StartError::Door {
+        door: "sql.listen",
+        address,
+        source,
+    })
+}
+
+/// Begins with the first service that has a database.
+fn postgres_wing(house: &House, shared: &worker::Shared, supervisor: &Supervisor) -> Sql {
+    Sql::new(sql::Parts {
+        current: house.current.clone(),
+        databases: house.databases.clone(),
+        metrics: house.metrics.clone(),
+        supervisor: supervisor.clone(),
+        startup: house.startup.clone(),
+        drain: house.drain.clone(),
+        spans: shared.spans.clone(),
+        log: house.log.clone(),
     })
 }
 

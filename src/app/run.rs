@@ -13,6 +13,7 @@ use super::{Bound, Ended, StartError, ending, spans};
 use crate::admin::{self, DoorKind, House};
 use crate::control::{Control, LifecycleRequest};
 use crate::snapshot::StatusBoard;
+use crate::sql::Sql;
 use crate::telemetry::readiness::Heartbeat;
 use crate::telemetry::supervise::Supervisor;
 
@@ -63,6 +64,7 @@ impl Bound {
             command,
             started,
             exporter: (spans, span_task),
+            sql,
         } = self;
         let mut worker_gone = crew.gone;
         let ended = runtime.block_on(async {
@@ -115,13 +117,19 @@ impl Bound {
                 () = exporting => Ended::Drained,
             })
         });
-        house.log.flush(FLUSH);
+        end_wings(&sql, &house);
         drop(crew.commands);
         runtime.shutdown_background();
         // Threads that are cut here hold nothing that needs an end.
         drop(crew.threads);
         ended
     }
+}
+
+/// What is left once nothing is served: open transactions, lines of the log.
+fn end_wings(sql: &Sql, house: &House) {
+    sql.stop();
+    house.log.flush(FLUSH);
 }
 
 impl Watch<'_> {

@@ -14,7 +14,7 @@ mod verdict;
 
 pub use check::{CheckCell, CheckReading, CheckState};
 pub use report::{
-    Aggregate, Moment, Report, Scope, ServiceHealth, View, Watched, WatchedDatabase,
+    Aggregate, Moment, Reason, Report, Scope, ServiceHealth, View, Watched, WatchedDatabase,
     WatchedDependency, aggregate, shows_details,
 };
 pub use severity::{Severity, severity};

@@ -49,13 +49,17 @@ pub enum Kind {
     CircuitOpen,
     ConfigInvalid,
     DatabaseUnavailable,
+    /// 507: more rows than the SQL door carries.
+    AnswerTooLarge,
+    /// 410: an interactive transaction that is over.
+    TransactionExpired,
     /// A caught panic.
     Internal,
 }
 
 impl Kind {
     /// All, in declaration order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::BadRequest,
         Self::MethodNotAllowed,
         Self::BodyTooLarge,
@@ -86,6 +90,8 @@ impl Kind {
         Self::CircuitOpen,
         Self::ConfigInvalid,
         Self::DatabaseUnavailable,
+        Self::AnswerTooLarge,
+        Self::TransactionExpired,
         Self::Internal,
     ];
 }
@@ -113,12 +119,13 @@ pub enum Cause {
     CircuitOpen,
     ConfigInvalid,
     DatabaseUnavailable,
+    TxExpired,
     Internal,
 }
 
 impl Cause {
     /// All, in declaration order: `cause as usize` is an index into it.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::ClientTimeout,
         Self::ClientClosed,
@@ -138,6 +145,7 @@ impl Cause {
         Self::CircuitOpen,
         Self::ConfigInvalid,
         Self::DatabaseUnavailable,
+        Self::TxExpired,
         Self::Internal,
     ];
 
@@ -163,6 +171,7 @@ impl Cause {
             Self::CircuitOpen => "circuit_open",
             Self::ConfigInvalid => "config_invalid",
             Self::DatabaseUnavailable => "database_unavailable",
+            Self::TxExpired => "tx_expired",
             Self::Internal => "internal",
         }
     }

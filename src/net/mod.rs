@@ -8,6 +8,7 @@ mod connection;
 pub mod deadline;
 pub mod files;
 mod flood;
+pub mod host;
 mod http2;
 mod listener;
 mod permits;

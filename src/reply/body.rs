@@ -13,6 +13,7 @@ pub(super) fn problem_json(
     facts: &Facts,
     request_id: Option<&str>,
     trace_id: Option<&str>,
+    reason: Option<&'static str>,
 ) -> Vec<u8> {
     let mut json = Vec::with_capacity(320);
     json.extend_from_slice(b"{\"type\":\"about:blank\"");
@@ -22,6 +23,9 @@ pub(super) fn problem_json(
     member(&mut json, "detail", facts.detail);
     member(&mut json, "error", facts.title);
     member(&mut json, "cause", facts.cause.as_str());
+    if let Some(reason) = reason {
+        member(&mut json, "reason", reason);
+    }
     if let Some(id) = request_id {
         member(&mut json, "requestId", id);
     }
@@ -70,7 +74,7 @@ pub fn raw(kind: Kind, service: Option<&ServiceName>) -> Bytes {
 
 fn raw_at(kind: Kind, service: Option<&ServiceName>, now: SystemTime) -> Bytes {
     let facts = facts(kind);
-    let body = problem_json(&facts, None, None);
+    let body = problem_json(&facts, None, None, None);
     let retry = facts
         .retry_after
         .map(|seconds| format!("retry-after: {seconds}\r\n"))
@@ -134,7 +138,7 @@ mod tests {
 
     #[test]
     fn nothing_escapes_a_json_string() {
-        let json = problem_json(&facts(Kind::Dns), Some("a\"\\\n\u{7f}ä"), None);
+        let json = problem_json(&facts(Kind::Dns), Some("a\"\\\n\u{7f}ä"), None, None);
         let value: serde_json::Value = serde_json::from_slice(&json).expect("json");
         assert_eq!(value["requestId"], "a");
     }

@@ -104,6 +104,8 @@ const fn row(kind: Kind) -> (u16, Cause, &'static str, u8, Level) {
         Kind::CircuitOpen => (503, C::CircuitOpen, "destination_unavailable", grpc::UNAVAILABLE, PASSING),
         Kind::ConfigInvalid => (503, C::ConfigInvalid, "proxy_configuration_error", grpc::UNAVAILABLE, PASSING),
         Kind::DatabaseUnavailable => (503, C::DatabaseUnavailable, "destination_unavailable", grpc::UNAVAILABLE, PASSING),
+        Kind::AnswerTooLarge => (507, C::BadRequest, "proxy_internal_response", grpc::RESOURCE_EXHAUSTED, CLIENT),
+        Kind::TransactionExpired => (410, C::TxExpired, "proxy_internal_response", grpc::FAILED_PRECONDITION, CLIENT),
         Kind::Internal => (500, C::Internal, "proxy_internal_error", grpc::INTERNAL, OPERATOR),
     }
 }
@@ -141,6 +143,8 @@ const fn detail(kind: Kind) -> &'static str {
         Kind::CircuitOpen => "The service failed repeatedly and is not called for a while.",
         Kind::ConfigInvalid => "The configuration of this service is not valid.",
         Kind::DatabaseUnavailable => "The database is not available.",
+        Kind::AnswerTooLarge => "The answer is larger than this door carries.",
+        Kind::TransactionExpired => "The transaction is over.",
         Kind::Internal => "The sidecar failed to serve this request.",
     }
 }
@@ -179,6 +183,8 @@ const fn retry_after(kind: Kind) -> Option<u32> {
         | Kind::Dns
         | Kind::UpstreamTls
         | Kind::ResponseTimeout
+        | Kind::AnswerTooLarge
+        | Kind::TransactionExpired
         | Kind::Internal => None,
     }
 }
@@ -216,6 +222,8 @@ const fn bearer(kind: Kind) -> Option<Bearer> {
         | Kind::CircuitOpen
         | Kind::ConfigInvalid
         | Kind::DatabaseUnavailable
+        | Kind::AnswerTooLarge
+        | Kind::TransactionExpired
         | Kind::Internal => None,
     }
 }
@@ -230,6 +238,7 @@ pub(super) const fn title(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        410 => "Gone",
         413 => "Content Too Large",
         414 => "URI Too Long",
         421 => "Misdirected Request",
@@ -239,6 +248,7 @@ pub(super) const fn title(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
+        507 => "Insufficient Storage",
         508 => "Loop Detected",
         _ => "",
     }

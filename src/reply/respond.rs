@@ -32,6 +32,9 @@ pub struct ReplyContext<'a> {
     pub head: bool,
     /// `Allow` of a 405.
     pub allow: &'static str,
+    /// A word that says more than the cause does; part of the contract of the
+    /// door that sets it.
+    pub reason: Option<&'static str>,
 }
 
 impl<'a> ReplyContext<'a> {
@@ -44,6 +47,7 @@ impl<'a> ReplyContext<'a> {
             grpc: false,
             head: false,
             allow: SERVICE_METHODS,
+            reason: None,
         }
     }
 
@@ -56,6 +60,7 @@ impl<'a> ReplyContext<'a> {
             grpc: false,
             head: false,
             allow: "GET, HEAD",
+            reason: None,
         }
     }
 }
@@ -102,7 +107,7 @@ pub fn problem(kind: Kind, context: &ReplyContext<'_>) -> Response<Bytes> {
 
 fn document(facts: &Facts, context: &ReplyContext<'_>) -> Response<Bytes> {
     let request_id = Some(context.request_id).filter(|id| !id.is_empty());
-    let body = problem_json(facts, request_id, context.trace_id);
+    let body = problem_json(facts, request_id, context.trace_id, context.reason);
     let length = HeaderValue::from(body.len());
     let mut response = Response::new(if context.head {
         Bytes::new()

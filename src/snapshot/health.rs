@@ -6,9 +6,11 @@ use std::time::Instant;
 use super::service::Ready;
 use super::{Service, Snapshot};
 use crate::health::{
-    Aggregate, CheckCell, Moment, ServiceHealth, View, Watched, WatchedDependency, aggregate,
+    Aggregate, CheckCell, Moment, ServiceHealth, View, Watched, WatchedDatabase, WatchedDependency,
+    aggregate,
 };
 use crate::model::{DependencySpec, HealthCheckSpec, ServiceSpec};
+use crate::pg;
 
 impl Snapshot {
     /// All local services, those without a good version among them, from the
@@ -49,10 +51,22 @@ pub(super) fn watched(spec: &ServiceSpec, old: Option<&Ready>) -> Watched {
             Some(old) => Arc::clone(&old.health.app),
             None => fresh(&spec.health_check),
         },
-        // Nobody looks after databases in this version.
-        database: None,
+        database: database_check(spec, old),
         dependencies: dependencies.collect(),
     }
+}
+
+/// The database's, kept as long as its settings are.
+fn database_check(spec: &ServiceSpec, old: Option<&Ready>) -> Option<WatchedDatabase> {
+    let database = spec.database.as_ref()?;
+    let same = |old: &&Ready| old.spec.database.as_ref() == Some(database);
+    let known = old.filter(same).and_then(|old| old.health.database.clone());
+    let made = || WatchedDatabase {
+        required: database.required,
+        check: Arc::new(CheckCell::new(pg::check_interval(database), Instant::now())),
+        reason: Arc::default(),
+    };
+    Some(known.unwrap_or_else(made))
 }
 
 fn fresh(check: &HealthCheckSpec) -> Arc<CheckCell> {

@@ -23,7 +23,12 @@ const UPDATE: &str = "OUTRIGGER_TEST_UPDATE_DOCS";
 
 /// What cannot be provoked from outside: a fault of the sidecar itself, a
 /// service in the moment of its removal, and what needs a database.
-const NOT_PROVOKED: [&str; 3] = ["internal", "app_unavailable", "database_unavailable"];
+const NOT_PROVOKED: [&str; 4] = [
+    "internal",
+    "app_unavailable",
+    "database_unavailable",
+    "tx_expired",
+];
 
 /// The sample line of each cause.
 fn samples() -> BTreeMap<String, String> {

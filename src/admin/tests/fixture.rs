@@ -58,6 +58,7 @@ impl Fixture {
         let (drain, watcher) = drain::channel();
         let (sender, commands) = mpsc::channel(2);
         let house = Arc::new(House {
+            databases: crate::pg::Databases::default(),
             current,
             board,
             metrics,

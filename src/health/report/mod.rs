@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -48,6 +48,23 @@ pub struct Watched {
 pub struct WatchedDatabase {
     pub required: bool,
     pub check: Arc<CheckCell>,
+    pub reason: Arc<Reason>,
+}
+
+/// One word on why something is down; written by its monitor.
+#[derive(Debug, Default)]
+pub struct Reason(Mutex<Option<&'static str>>);
+
+impl Reason {
+    /// The word from now on; `None` while nothing is wrong.
+    pub fn set(&self, reason: Option<&'static str>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// The word of the last look.
+    pub fn read(&self) -> Option<&'static str> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One dependency.
@@ -222,6 +239,7 @@ impl ServiceHealth {
             draining: view.draining || self.draining.load(Ordering::Relaxed),
             app: self.app.read(now),
             database: database.map(|database| (database.check.state(now), database.required)),
+            reason: database.and_then(|database| database.reason.read()),
             dependencies: match view.scope {
                 Scope::All => self
                     .dependencies
@@ -274,6 +292,8 @@ struct Found<'a> {
     app: CheckReading,
     /// With whether it is required.
     database: Option<(CheckState, bool)>,
+    /// Why it is down, in one word.
+    reason: Option<&'static str>,
     dependencies: Vec<(&'a WatchedDependency, CheckState)>,
 }
 
@@ -287,7 +307,10 @@ fn complaints(found: &Found<'_>) -> String {
         list.push(format!("the app is {complaint}"));
     }
     if let Some(complaint) = found.database.and_then(|(state, _)| state.complaint()) {
-        list.push(format!("the database is {complaint}"));
+        list.push(match found.reason {
+            Some(reason) => format!("the database is {complaint} ({reason})"),
+            None => format!("the database is {complaint}"),
+        });
     }
     for (dependency, state) in &found.dependencies {
         if let Some(complaint) = state.complaint() {

@@ -27,6 +27,7 @@ fn case() -> Case {
         database: Some(WatchedDatabase {
             required: true,
             check: cell(),
+            reason: Arc::default(),
         }),
         dependencies: vec![
             dependency("payments", false, cell()),
@@ -186,6 +187,7 @@ fn combined(
         database: database.map(|(up, required)| WatchedDatabase {
             required,
             check: cell(up),
+            reason: Arc::default(),
         }),
         dependencies: dependency
             .into_iter()

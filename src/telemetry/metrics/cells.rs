@@ -95,7 +95,7 @@ impl Codes {
 
 /// Upper bounds of request durations, nanoseconds: half a millisecond, where a
 /// local app answers, to the default response timeout.
-const DURATION_BOUNDS: [u64; 15] = [
+pub(super) const DURATION_BOUNDS: [u64; 15] = [
     500_000,
     1_000_000,
     2_500_000,
@@ -142,7 +142,7 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    const fn new(bounds: &'static [u64; 15]) -> Self {
+    pub(super) const fn new(bounds: &'static [u64; 15]) -> Self {
         Self {
             bounds,
             buckets: [const { AtomicU64::new(0) }; 16],
@@ -150,7 +150,7 @@ impl Histogram {
         }
     }
 
-    fn observe(&self, duration: Duration) {
+    pub(super) fn observe(&self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bucket = self.bounds.partition_point(|bound| *bound < nanoseconds);
         if let Some(cell) = self.buckets.get(bucket) {

@@ -55,6 +55,7 @@ impl Collector for AllMetrics {
         decisions(&services, &mut families);
         key_sets(&services, &mut families);
         super::tls::collect(&services, &mut families);
+        super::pool::collect(&self.inner.pools(), &mut families);
         self.inner.process_wide(&services, &mut families);
         process_metrics(&mut families);
         families
@@ -90,7 +91,7 @@ impl Filling {
         self.metrics.push(metric);
     }
 
-    fn add_histogram(&mut self, values: &[&str], total: &HistogramTotal) {
+    pub(super) fn add_histogram(&mut self, values: &[&str], total: &HistogramTotal) {
         let buckets = total
             .buckets
             .iter()

@@ -88,6 +88,22 @@ families! {
         "Service files compiled; unchanged ones are reused and not counted.";
     CONFIG_SERVICES_BUILT = Counter "outrigger_config_services_built_total" [],
         "Services made ready to run; unchanged ones are reused and not counted.";
+    DB_POOL_TOTAL = Gauge "outrigger_db_pool_total_connections" ["service"],
+        "Open database connections, those being closed included.";
+    DB_POOL_IDLE = Gauge "outrigger_db_pool_idle_connections" ["service"],
+        "Database connections that wait for somebody to use them.";
+    DB_POOL_ACTIVE = Gauge "outrigger_db_pool_active_connections" ["service"],
+        "Database connections lent out, being reset or being opened.";
+    DB_POOL_WAITING = Gauge "outrigger_db_pool_waiting_requests" ["service"],
+        "Requests that wait for a database connection.";
+    DB_POOL_MAX = Gauge "outrigger_db_pool_max" ["service"],
+        "Database connections there may be at once.";
+    DB_POOL_WAIT = Histogram "outrigger_db_pool_wait_seconds" ["service"],
+        "From asking for a database connection to having one.";
+    DB_POOL_TIMEOUTS = Counter "outrigger_db_pool_timeouts_total" ["service"],
+        "Requests that waited for a database connection in vain.";
+    DB_POOL_CONNECT_ERRORS = Counter "outrigger_db_pool_connect_errors_total" ["service", "reason"],
+        "Database connections that could not be made, by reason.";
     TASK_PANICS = Counter "outrigger_task_panics_total" ["task"],
         "Panics that were caught, by task.";
     LOG_LINES_DROPPED = Counter "outrigger_log_lines_dropped_total" [],

@@ -9,6 +9,7 @@ mod auth;
 mod cells;
 mod collect;
 mod families;
+mod pool;
 mod process;
 mod service;
 mod tls;
@@ -23,6 +24,7 @@ use prometheus::{Registry, TextEncoder};
 pub use auth::AuthResult;
 pub use cells::RetryReason;
 pub use families::markdown;
+pub use pool::{PoolGauges, PoolMetrics, PoolStats};
 pub use prometheus::TEXT_FORMAT;
 pub use service::{Direction, InFlight, PeerMetrics, ServiceMetrics, ServiceShard};
 pub use tls::Handshake;
@@ -107,6 +109,7 @@ struct Inner {
     tables: Arc<service::Tables>,
     services: Mutex<BTreeMap<ServiceName, Weak<ServiceMetrics>>>,
     health: Mutex<HealthGauges>,
+    pools: Mutex<BTreeMap<ServiceName, Weak<PoolMetrics>>>,
     panics: Mutex<BTreeMap<&'static str, u64>>,
     hash: Mutex<Option<Arc<str>>>,
     reloads: [AtomicU64; RELOAD_RESULTS.len()],
@@ -127,6 +130,14 @@ impl Inner {
             .filter_map(Weak::upgrade)
             .collect()
     }
+
+    /// The pools somebody still holds, sorted by name.
+    fn pools(&self) -> Vec<Arc<PoolMetrics>> {
+        locked(&self.pools)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
 }
 
 impl Metrics {
@@ -141,6 +152,7 @@ impl Metrics {
             }),
             services: Mutex::default(),
             health: Mutex::default(),
+            pools: Mutex::default(),
             panics: Mutex::default(),
             hash: Mutex::default(),
             reloads: [const { AtomicU64::new(0) }; RELOAD_RESULTS.len()],
@@ -191,6 +203,19 @@ impl Metrics {
             until_ms: AtomicU64::new(0),
         });
         gauges.insert(key, Arc::downgrade(&made));
+        made
+    }
+
+    /// The counters of a service's database pool: the same ones as long as
+    /// anybody holds them.
+    pub fn pool(&self, name: &ServiceName) -> Arc<PoolMetrics> {
+        let mut pools = locked(&self.inner.pools);
+        if let Some(known) = pools.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        pools.retain(|_, handle| handle.strong_count() > 0);
+        let made = Arc::new(PoolMetrics::new(name.clone()));
+        pools.insert(name.clone(), Arc::downgrade(&made));
         made
     }
 

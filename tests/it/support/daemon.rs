@@ -33,6 +33,7 @@ pub(crate) struct Setup {
     wrapper: Wrapper,
     admin: u16,
     observe: u16,
+    sql: u16,
     listen: &'static str,
     admin_listen: &'static str,
     admin_lines: String,
@@ -56,6 +57,7 @@ impl Setup {
             wrapper: Wrapper::default(),
             admin: doors[0],
             observe: doors[1],
+            sql: doors[3],
             listen: "127.0.0.1",
             admin_listen: "127.0.0.1",
             admin_lines: String::new(),
@@ -128,6 +130,10 @@ impl Setup {
         self.admin
     }
 
+    pub(crate) fn sql_port(&self) -> u16 {
+        self.sql
+    }
+
     /// Starts and returns at once.
     pub(crate) fn spawn(self) -> Daemon {
         let Self {
@@ -164,7 +170,9 @@ impl Setup {
             )
             .env("RUST_BACKTRACE", "1")
             .envs(self.environment);
-        Daemon::spawn(command, self.admin, self.observe)
+        let mut daemon = Daemon::spawn(command, self.admin, self.observe);
+        daemon.sql = self.sql;
+        daemon
     }
 
     /// Starts and waits until `/startupz` says 200.
@@ -220,6 +228,8 @@ pub(crate) struct Daemon {
     child: Child,
     pub(crate) admin: u16,
     pub(crate) observe: u16,
+    /// The SQL door, where [`Setup`] made it.
+    pub(crate) sql: u16,
     output: Output,
 }
 
@@ -239,6 +249,7 @@ impl Daemon {
             child,
             admin,
             observe,
+            sql: 0,
             output,
         }
     }

@@ -26,6 +26,7 @@ pub(crate) mod scripts;
 pub(crate) mod seed;
 pub(crate) mod shim;
 pub(crate) mod site;
+pub(crate) mod sql;
 pub(crate) mod tools;
 pub(crate) mod traced;
 pub(crate) mod tree;

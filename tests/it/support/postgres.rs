@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::ports::free_port;
 use super::process;
-use super::wait::{wait_for, wait_until};
+use super::wait::{pause, wait_for, wait_until};
 
 /// The superuser of private clusters.
 pub(crate) const SUPERUSER: &str = "postgres";
@@ -44,6 +44,8 @@ struct Private {
     /// Settings beyond the usual ones, as `-c` takes them.
     settings: Vec<String>,
     server: Option<Server>,
+    /// Nobody drops what all tests share: the shell removes its folder.
+    outlives: bool,
 }
 
 /// The running server. A shell in between stops it when our end of its standard
@@ -54,7 +56,7 @@ impl Cluster {
     /// The one all tests share; made when first asked for.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(|| Self::from_environment().unwrap_or_else(|| Self::private(&[])))
+        SHARED.get_or_init(|| Self::from_environment().unwrap_or_else(|| Self::made(&[], true)))
     }
 
     #[allow(
@@ -81,6 +83,10 @@ impl Cluster {
     /// A cluster of its own, with these settings (`max_connections=20`) beyond
     /// the usual ones; stopped and removed when dropped.
     pub(crate) fn private(settings: &[&str]) -> Self {
+        Self::made(settings, false)
+    }
+
+    fn made(settings: &[&str], outlives: bool) -> Self {
         let binaries = binaries();
         let folder = tempfile::Builder::new()
             .prefix("outrigger-pg-")
@@ -113,6 +119,7 @@ impl Cluster {
                 binaries,
                 settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
                 server: None,
+                outlives,
             }),
         };
         cluster.start();
@@ -123,7 +130,11 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn start(&mut self) {
         self.launch();
-        wait_until("the server accepts logins", START, || self.accepts());
+        let started = Instant::now();
+        while !self.accepts() {
+            assert!(started.elapsed() < START, "no login: {}", self.log());
+            pause(Duration::from_millis(5));
+        }
     }
 
     /// Starts the server without waiting for it.
@@ -137,7 +148,11 @@ impl Cluster {
     /// Ends the server as `kill -9` of all its processes does.
     #[track_caller]
     pub(crate) fn kill(&mut self) {
-        // All at once: the postmaster would begin anew when a child is killed.
+        // It would begin anew when a child is killed, and beget more meanwhile.
+        process::signal(self.postmaster(), "STOP");
+        wait_until("the postmaster stands still", START, || {
+            process::state(self.postmaster()) == Some('T')
+        });
         let everybody = self.processes().join(" ");
         let script = format!("kill -KILL {everybody}; true");
         let killed = Command::new("sh")
@@ -291,7 +306,8 @@ impl Server {
             .append(true)
             .open(folder.join("log"))
             .expect("the folder is ours");
-        let script = "\"$@\" <&- & server=$!; cat >/dev/null; kill -INT $server; wait $server";
+        let script = "\"$@\" <&- & server=$!; cat >/dev/null; kill -INT $server; wait $server; \
+            [ -z \"$REMOVE\" ] || rm -rf \"$REMOVE\"";
         let mut command = as_postgres(Path::new("sh"));
         command.args(["-c", script, "sh"]);
         command.arg(private.binaries.join("postgres"));
@@ -309,7 +325,15 @@ impl Server {
             command.arg("-c").arg(setting);
         }
         let child = command
-            .current_dir(folder)
+            .current_dir("/")
+            .env(
+                "REMOVE",
+                if private.outlives {
+                    folder
+                } else {
+                    Path::new("")
+                },
+            )
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a file"))
             .stderr(log)

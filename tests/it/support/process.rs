@@ -46,6 +46,13 @@ pub(crate) fn is_root() -> bool {
         .is_some_and(|rest| rest.split_whitespace().nth(1) == Some("0"))
 }
 
+/// The letter of a process's state; `None` when it is gone.
+pub(crate) fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.chars().next()
+}
+
 /// Children of a process, with the letter of their state (`Z` = not reaped).
 pub(crate) fn children(pid: u32) -> Vec<(u32, char)> {
     let entries = fs::read_dir("/proc").expect("/proc is there");

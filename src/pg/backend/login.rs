@@ -1,0 +1,138 @@
+//! The start of a session: startup message, authentication, settings.
+
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{
+    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
+};
+use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
+use postgres_protocol::message::frontend;
+
+use fallible_iterator::FallibleIterator as _;
+
+use super::Connection;
+use crate::pg::failure::{ConnectFailure, Lost, ServerError};
+
+/// Logs in and reads up to the first `ReadyForQuery`.
+pub(super) async fn log_in(connection: &mut Connection) -> Result<(), ConnectFailure> {
+    let target = std::sync::Arc::clone(&connection.target);
+    let first = [
+        ("user", &*target.login.user),
+        ("database", &*target.database),
+        ("client_encoding", "UTF8"),
+    ];
+    let settings = target.settings.iter();
+    let settings = settings.map(|(name, value)| (*name, value.as_str()));
+    frontend::startup_message(first.into_iter().chain(settings), &mut connection.output)
+        .map_err(|_| ConnectFailure::Protocol)?;
+    authenticate(connection).await?;
+    loop {
+        match next(connection).await? {
+            Message::BackendKeyData(key) => {
+                connection.cancel.process_id = key.process_id();
+                connection.cancel.secret_key = key.secret_key();
+            }
+            Message::ReadyForQuery(_) => return Ok(()),
+            _ => return Err(ConnectFailure::Protocol),
+        }
+    }
+}
+
+/// The next message; an error of the server ends the attempt.
+async fn next(connection: &mut Connection) -> Result<Message, ConnectFailure> {
+    match connection.next().await {
+        Ok(Message::ErrorResponse(body)) => Err(ConnectFailure::refused(ServerError::read(&body))),
+        Ok(message) => Ok(message),
+        Err(Lost::Server(error)) => Err(ConnectFailure::refused(*error)),
+        Err(Lost::Io(kind)) => Err(ConnectFailure::Io(kind)),
+        Err(Lost::Closed) => Err(ConnectFailure::Io(std::io::ErrorKind::UnexpectedEof)),
+        Err(Lost::Protocol | Lost::TooLarge | Lost::Copy) => Err(ConnectFailure::Protocol),
+    }
+}
+
+async fn authenticate(connection: &mut Connection) -> Result<(), ConnectFailure> {
+    let asked = next(connection).await?;
+    let target = std::sync::Arc::clone(&connection.target);
+    let password = || {
+        let password = target.login.password.as_ref();
+        password.ok_or(ConnectFailure::NoPassword)
+    };
+    let verified = target.tls.as_ref().is_some_and(|tls| tls.verified);
+    match asked {
+        Message::AuthenticationOk => return Ok(()),
+        Message::AuthenticationSasl(offer) => {
+            return scram(connection, &offer, password()?.expose()).await;
+        }
+        // Who listens in could take the digest for the password.
+        Message::AuthenticationMd5Password(body) if verified || target.is_local() => {
+            let user = target.login.user.as_bytes();
+            let hash = md5_hash(user, password()?.expose(), body.salt());
+            frontend::password_message(hash.as_bytes(), &mut connection.output)
+        }
+        Message::AuthenticationCleartextPassword if verified => {
+            frontend::password_message(password()?.expose(), &mut connection.output)
+        }
+        Message::AuthenticationMd5Password(_) => return Err(ConnectFailure::Method("md5")),
+        Message::AuthenticationCleartextPassword => {
+            return Err(ConnectFailure::Method("password"));
+        }
+        Message::AuthenticationGss | Message::AuthenticationSspi => {
+            return Err(ConnectFailure::Method("gss"));
+        }
+        _ => return Err(ConnectFailure::Protocol),
+    }
+    .map_err(|_| ConnectFailure::Protocol)?;
+    match next(connection).await? {
+        Message::AuthenticationOk => Ok(()),
+        _ => Err(ConnectFailure::Protocol),
+    }
+}
+
+/// RFC 5802, RFC 7677; with channel binding where there is a channel to bind.
+async fn scram(
+    connection: &mut Connection,
+    offer: &AuthenticationSaslBody,
+    password: &[u8],
+) -> Result<(), ConnectFailure> {
+    let mechanisms: Vec<&str> = offer
+        .mechanisms()
+        .collect()
+        .map_err(|_| ConnectFailure::Protocol)?;
+    let binding = connection.transport.channel_binding();
+    let offers_plus = mechanisms.contains(&SCRAM_SHA_256_PLUS);
+    let (mechanism, binding) = match binding {
+        Some(digest) if offers_plus => (
+            SCRAM_SHA_256_PLUS,
+            ChannelBinding::tls_server_end_point(digest),
+        ),
+        // Says that we could have: a server that offered it knows then that
+        // somebody in between took the offer out.
+        Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+        None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+    };
+    if !mechanisms.contains(&mechanism) {
+        return Err(ConnectFailure::Method("an unknown SASL mechanism"));
+    }
+    let mut exchange = ScramSha256::new(password, binding);
+    let output = &mut connection.output;
+    frontend::sasl_initial_response(mechanism, exchange.message(), output)
+        .map_err(|_| ConnectFailure::Protocol)?;
+    let Message::AuthenticationSaslContinue(body) = next(connection).await? else {
+        return Err(ConnectFailure::Protocol);
+    };
+    exchange
+        .update(body.data())
+        .map_err(|_| ConnectFailure::Protocol)?;
+    frontend::sasl_response(exchange.message(), &mut connection.output)
+        .map_err(|_| ConnectFailure::Protocol)?;
+    let Message::AuthenticationSaslFinal(body) = next(connection).await? else {
+        return Err(ConnectFailure::Protocol);
+    };
+    // The server proves that it knows the password too.
+    exchange
+        .finish(body.data())
+        .map_err(|_| ConnectFailure::Impostor)?;
+    match next(connection).await? {
+        Message::AuthenticationOk => Ok(()),
+        _ => Err(ConnectFailure::Protocol),
+    }
+}

@@ -1,0 +1,233 @@
+//! A backend connection: one session of the server, spoken to in PostgreSQL's
+//! own protocol (version 3.0), text format.
+//!
+//! Unlike a driver's client it shows what pooling needs: the transaction status
+//! byte, how many answers are still owed, and whether anything was done since
+//! the last reset. That state changes in [`state::State`] only. Nothing here is
+//! lost when a future is dropped half-way: what is queued and what was read stay
+//! with the connection, and the next call goes on.
+
+mod cancel;
+mod connect;
+mod login;
+mod message;
+mod state;
+mod tls;
+mod transport;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use futures_util::FutureExt as _;
+use postgres_protocol::message::backend::{Header, Message};
+use postgres_protocol::message::frontend;
+use tokio::io::AsyncWrite as _;
+use tokio_util::io::poll_read_buf;
+
+pub use cancel::CancelToken;
+pub use connect::{Target, TargetTls};
+pub use message::{BadStatement, Parameter, Statement};
+pub use state::{Flight, Transaction};
+pub use tls::load as load_tls;
+
+use super::failure::{Lost, ServerError};
+use state::State;
+use transport::Transport;
+
+/// Longest message taken from a server; a row of more is no row for a pool.
+pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
+/// Free space in the read buffer before each read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// One session. Dropping it closes the socket.
+pub struct Connection {
+    transport: Transport,
+    input: BytesMut,
+    output: BytesMut,
+    state: State,
+    cancel: CancelToken,
+    target: Arc<Target>,
+}
+
+impl Connection {
+    /// What it is connected to.
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// As of the last answer.
+    pub fn transaction(&self) -> Transaction {
+        self.state.transaction()
+    }
+
+    /// Answers the server still owes.
+    pub fn owed(&self) -> usize {
+        self.state.owed()
+    }
+
+    /// Whether an answer to somebody's work is among them.
+    pub fn owes_work(&self) -> bool {
+        self.state.owes_work()
+    }
+
+    /// Whether it may be handed to somebody else: no transaction, nothing owed,
+    /// nothing half-sent, and reset since it was last used.
+    pub fn is_clean(&self) -> bool {
+        self.output.is_empty() && self.state.is_clean()
+    }
+
+    /// Whether something may have been left behind since the last reset.
+    pub fn is_used(&self) -> bool {
+        self.state.is_used()
+    }
+
+    /// Whether there is nobody to talk to any more.
+    pub fn is_broken(&self) -> bool {
+        self.state.is_broken()
+    }
+
+    /// Whether the server has said that it takes no writes: a standby, or
+    /// `default_transaction_read_only`.
+    pub fn is_read_only(&self) -> bool {
+        self.state.standby || self.state.read_only
+    }
+
+    /// Asks for what is under way to be cancelled, from another connection.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.cancel.clone()
+    }
+
+    /// Queues Parse, Bind, Describe and Execute of the unnamed statement; to be
+    /// followed by [`Self::sync`].
+    ///
+    /// # Errors
+    /// What cannot be said in the protocol; nothing is queued then.
+    pub fn statement(&mut self, statement: &Statement<'_>) -> Result<(), BadStatement> {
+        let before = self.output.len();
+        let queued = message::encode(statement, &mut self.output);
+        if queued.is_err() {
+            self.output.truncate(before);
+        }
+        queued
+    }
+
+    /// Queues Sync, which ends a flight of statements.
+    pub fn sync(&mut self, flight: Flight) {
+        frontend::sync(&mut self.output);
+        self.state.sent(flight);
+    }
+
+    /// Queues a simple query, a flight of its own. `sql` is ours, never built
+    /// from what others sent.
+    pub fn simple(&mut self, sql: &'static str, flight: Flight) {
+        frontend::query(sql, &mut self.output).expect("our own SQL holds no NUL");
+        self.state.sent(flight);
+    }
+
+    /// The next message that concerns a statement; what the server says beside
+    /// (notices, settings) is dealt with here. `ReadyForQuery` ends a flight.
+    ///
+    /// # Errors
+    /// [`Lost`]: the connection is of no use any more.
+    pub async fn next(&mut self) -> Result<Message, Lost> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Message, Lost>> {
+        loop {
+            match self.parse() {
+                Ok(Some(message)) => return Poll::Ready(Ok(message)),
+                Ok(None) => {}
+                Err(lost) => return Poll::Ready(Err(self.state.lost(lost))),
+            }
+            if let Err(lost) = ready!(self.poll_exchange(context)) {
+                return Poll::Ready(Err(self.state.lost(lost)));
+            }
+        }
+    }
+
+    /// Reads until nothing is owed; the first SQL error that came, if any.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub async fn settle(&mut self) -> Result<Option<Box<ServerError>>, Lost> {
+        let mut error = None;
+        while self.state.owed() > 0 {
+            match self.next().await? {
+                Message::ErrorResponse(body) => {
+                    error.get_or_insert_with(|| Box::new(ServerError::read(&body)));
+                }
+                Message::CopyInResponse(_) | Message::CopyOutResponse(_) => {
+                    return Err(self.state.lost(Lost::Copy));
+                }
+                _ => {}
+            }
+        }
+        Ok(error)
+    }
+
+    /// Takes in what an idle session was told meanwhile. `false` when it is
+    /// gone. Costs no system call unless something came.
+    pub fn is_alive(&mut self) -> bool {
+        match self.next().now_or_never() {
+            None => !self.state.is_broken(),
+            // Nothing is owed, so nothing may come.
+            Some(_) => false,
+        }
+    }
+
+    /// Says good-bye and waits for the server to close.
+    pub async fn close(mut self) {
+        self.output.clear();
+        frontend::terminate(&mut self.output);
+        while poll_fn(|context| self.poll_exchange(context)).await.is_ok() {
+            self.input.clear();
+        }
+    }
+
+    fn parse(&mut self) -> Result<Option<Message>, Lost> {
+        loop {
+            if let Some(header) = Header::parse(&self.input).map_err(|_| Lost::Protocol)? {
+                let length = usize::try_from(header.len()).unwrap_or(usize::MAX);
+                if length > MAX_FRAME_BYTES {
+                    return Err(Lost::TooLarge);
+                }
+            }
+            let message = Message::parse(&mut self.input).map_err(|_| Lost::Protocol)?;
+            let Some(message) = message else {
+                return Ok(None);
+            };
+            if self.state.received(&message)? {
+                return Ok(Some(message));
+            }
+        }
+    }
+
+    /// Sends what is queued as far as it goes and reads once: a server that is
+    /// busy sending reads nothing, so neither may wait for the other.
+    fn poll_exchange(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        let transport = &mut self.transport;
+        while !self.output.is_empty() {
+            match Pin::new(&mut *transport).poll_write(context, &self.output) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Closed)),
+                Poll::Ready(Ok(count)) => self.output.advance(count),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Io(error.kind()))),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Err(error)) = Pin::new(&mut *transport).poll_flush(context) {
+            return Poll::Ready(Err(Lost::Io(error.kind())));
+        }
+        self.input.reserve(READ_BYTES);
+        let read = poll_read_buf(Pin::new(transport), context, &mut self.input);
+        match ready!(read) {
+            Ok(0) => return Poll::Ready(Err(Lost::Closed)),
+            Ok(_) => {}
+            Err(error) => return Poll::Ready(Err(Lost::Io(error.kind()))),
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,260 @@
+//! Lending a session.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bb8::PooledConnection;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::limit::Place;
+use super::manager::Manager;
+use super::restore::restore;
+use super::{Generation, ServicePool};
+use crate::pg::backend::{Connection, Flight};
+use crate::pg::failure::ConnectFailure;
+
+/// A session that was idle for longer is asked before it is lent.
+const TRUSTED: Duration = Duration::from_secs(30);
+/// For that answer.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Why nothing was lent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckoutFailure {
+    #[error("every connection of the pool was in use for too long")]
+    Exhausted,
+    #[error(transparent)]
+    Unreachable(Arc<ConnectFailure>),
+    /// Not prepared yet, or preparing it failed.
+    #[error("the pool is not open")]
+    NotOpen,
+}
+
+impl CheckoutFailure {
+    /// One word for clients.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Exhausted => "pool_exhausted",
+            Self::Unreachable(failure) => failure.reason(),
+            Self::NotOpen => "not_ready",
+        }
+    }
+}
+
+/// A session on loan. When it is dropped, whatever is still under way is
+/// cancelled, what was left behind is undone, and the session goes back, or is
+/// closed if that cannot be done in time.
+pub struct Checkout {
+    lent: Option<Lent>,
+}
+
+/// The session and its place in the queue, which is given up last.
+pub(super) struct Lent {
+    pub(super) pooled: PooledConnection<'static, Manager>,
+    pub(super) spoiled: bool,
+    pub(super) _place: Place,
+}
+
+impl Checkout {
+    /// The session.
+    pub fn connection(&mut self) -> &mut Connection {
+        let lent = self.lent.as_mut().expect("taken only when it is dropped");
+        lent.pooled.connection()
+    }
+
+    /// The session is closed instead of going back.
+    pub fn spoil(&mut self) {
+        if let Some(lent) = &mut self.lent {
+            lent.spoiled = true;
+        }
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        let Some(lent) = self.lent.take() else {
+            return;
+        };
+        // Without a runtime the process ends, and the sockets with it.
+        if let Ok(runtime) = Handle::try_current() {
+            // Ends by its own bound.
+            runtime.spawn(restore(lent));
+        }
+    }
+}
+
+/// Counts somebody who waits.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ServicePool {
+    /// Borrows a session: in turn, and for no longer than the connection timeout
+    /// plus the time it takes to connect. Fails at once while the server is
+    /// known to be away.
+    ///
+    /// # Errors
+    /// [`CheckoutFailure`], with the real cause.
+    pub async fn checkout(self: &Arc<Self>) -> Result<Checkout, CheckoutFailure> {
+        let asked = Instant::now();
+        let generation = self
+            .generation()
+            .map_err(|closed| match self.standing.failure() {
+                Some(failure) => CheckoutFailure::Unreachable(failure),
+                None => closed,
+            })?;
+        self.bar(&generation)?;
+        let place = {
+            let _waiting = Waiting::begin(&self.waiting);
+            timeout(generation.timeout, self.work.acquire()).await
+        };
+        drop(generation);
+        let Ok(place) = place else {
+            self.metrics.timed_out();
+            let failure = self.standing.failure();
+            return Err(failure.map_or(CheckoutFailure::Exhausted, CheckoutFailure::Unreachable));
+        };
+        let lent = self.lend(place).await?;
+        self.metrics.waited(asked.elapsed());
+        Ok(Checkout { lent: Some(lent) })
+    }
+
+    fn generation(&self) -> Result<Arc<Generation>, CheckoutFailure> {
+        self.current.load_full().ok_or(CheckoutFailure::NotOpen)
+    }
+
+    /// Says no at once where an attempt would only fail like the last one.
+    fn bar(&self, generation: &Generation) -> Result<(), CheckoutFailure> {
+        match self.standing.barred(Instant::now()) {
+            Some(failure) if failure.is_silence() || generation.idle() == 0 => {
+                Err(CheckoutFailure::Unreachable(failure))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn lend(&self, place: Place) -> Result<Lent, CheckoutFailure> {
+        loop {
+            // Other settings may be in force by now.
+            let generation = self.generation()?;
+            if let Some(pooled) = generation.take_idle().await {
+                return Ok(Lent {
+                    pooled,
+                    spoiled: false,
+                    _place: place,
+                });
+            }
+            let connecting = generation.connecting.acquire().await;
+            let _connecting = connecting.expect("the semaphore is never closed");
+            self.bar(&generation)?;
+            if generation.idle() == 0 {
+                self.connect(&generation)
+                    .await
+                    .map_err(CheckoutFailure::Unreachable)?;
+            }
+        }
+    }
+
+    /// Opens a session and puts it among the idle ones.
+    async fn connect(&self, generation: &Generation) -> Result<(), Arc<ConnectFailure>> {
+        match generation.pool.dedicated_connection().await {
+            Ok(pooled) => {
+                self.standing.good(Instant::now());
+                // Refused only when there are enough already.
+                let _ = generation.pool.add(pooled);
+                Ok(())
+            }
+            Err(failure) => Err(self.failed(failure)),
+        }
+    }
+
+    /// The server was found to be away by somebody else.
+    pub fn missed(&self, failure: ConnectFailure) {
+        self.failed(failure);
+    }
+
+    fn failed(&self, failure: ConnectFailure) -> Arc<ConnectFailure> {
+        let failure = Arc::new(failure);
+        self.metrics.connect_error(failure.reason());
+        if self.standing.bad(&failure, Instant::now()) {
+            let service = &self.name;
+            let reason = failure.reason();
+            tracing::warn!(%service, reason, error = %failure, "the database cannot be reached");
+        }
+        failure
+    }
+
+    /// Asks the server whether it is there: over an idle session, a new one of
+    /// the pool, or, while all are in use, one beside the pool.
+    ///
+    /// # Errors
+    /// Why there is no session to be had.
+    pub async fn probe(&self) -> Result<(), Arc<ConnectFailure>> {
+        let Ok(generation) = self.generation() else {
+            return Ok(());
+        };
+        match self.work.try_acquire() {
+            Some(_place) => {
+                if generation.take_asked().await {
+                    self.standing.good(Instant::now());
+                    return Ok(());
+                }
+                self.connect(&generation).await
+            }
+            None => match Connection::connect(&generation.target).await {
+                Ok(connection) => {
+                    self.standing.good(Instant::now());
+                    // Ends with the server's close or here.
+                    let _ = timeout(ANSWER, connection.close()).await;
+                    Ok(())
+                }
+                Err(failure) => Err(self.failed(failure)),
+            },
+        }
+    }
+}
+
+impl Generation {
+    /// An idle session that is still there; those that are not are closed.
+    async fn take_idle(&self) -> Option<PooledConnection<'static, Manager>> {
+        while self.idle() > 0 {
+            let mut pooled = self.pool.get_owned().await.ok()?;
+            let rested = pooled.last_used.elapsed();
+            let connection = pooled.connection();
+            if connection.is_read_only() || !connection.is_alive() {
+                continue;
+            }
+            if rested < TRUSTED || answers(connection).await {
+                return Some(pooled);
+            }
+        }
+        None
+    }
+
+    /// Whether an idle session answers.
+    async fn take_asked(&self) -> bool {
+        match self.take_idle().await {
+            Some(mut pooled) => answers(pooled.connection()).await,
+            None => false,
+        }
+    }
+}
+
+/// Asks for nothing but an answer.
+async fn answers(connection: &mut Connection) -> bool {
+    connection.sync(Flight::Own);
+    matches!(timeout(ANSWER, connection.settle()).await, Ok(Ok(None)))
+}

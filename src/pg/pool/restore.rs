@@ -1,0 +1,53 @@
+//! Making a session fit for the next borrower.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
+
+use super::checkout::Lent;
+use crate::pg::backend::{Connection, Flight, Transaction};
+use crate::pg::failure::Lost;
+
+/// For everything; what takes longer is closed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Undoes what a session can keep. `DISCARD ALL` may not stand among other
+/// statements; what it does beyond this, here nobody can have done.
+pub const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; \
+     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL";
+
+/// Gives a session back, clean, or closes it.
+pub(super) async fn restore(mut lent: Lent) {
+    let connection = lent.pooled.connection();
+    if !lent.spoiled && !connection.is_clean() {
+        // Whatever comes of it, the session itself knows whether it is clean.
+        let _ = timeout(PATIENCE, clean(connection)).await;
+    }
+    if lent.spoiled {
+        // An answer that is never read: not clean, so not kept.
+        lent.pooled.connection().sync(Flight::Own);
+    }
+    lent.pooled.last_used = Instant::now();
+}
+
+/// Once is enough, unless a request to cancel hit the reset, or a transaction
+/// was open when the reset came.
+async fn clean(connection: &mut Connection) -> Result<(), Lost> {
+    if connection.owes_work() {
+        connection.cancel_token().cancel().await;
+    }
+    connection.settle().await?;
+    for _ in 0..2 {
+        if connection.transaction() != Transaction::Idle {
+            connection.simple("ROLLBACK", Flight::Own);
+        }
+        if connection.is_used() {
+            connection.simple(RESET, Flight::Reset);
+        }
+        connection.settle().await?;
+        if connection.is_clean() {
+            break;
+        }
+    }
+    Ok(())
+}
