@@ -35,7 +35,7 @@
 //! |---|---|---|
 //! | 0 | [`model`] | the vocabulary: specs, policies, identities, failures |
 //! | 0 | [`secret`], [`drain`] | values that are never printed; how an end is announced |
-//! | 1 | [`telemetry`] | every metric, the log's one queue, the record of a request, readiness |
+//! | 1 | [`telemetry`] | every metric, the log's one queue, the record of a request, spans on their way out, readiness |
 //! | 1 | [`health`] | severity and the `/health` report, pure |
 //! | 2 | [`reply`] | failure to answer: the one set of tables |
 //! | 2 | [`config`] | files and environment to specs, with every problem at once |

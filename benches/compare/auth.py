@@ -55,6 +55,8 @@ class Variant:
     fields: list = None
     key: object = None
     files: dict = dataclasses.field(default_factory=dict)
+    # More of the service's file.
+    lines: str = ""
     port: int = 0
     unused: list = dataclasses.field(default_factory=list)
 
@@ -122,9 +124,9 @@ def variants(hook_port):
     return made
 
 
-def write_tree(folder, made, app_port):
+def write_tree(folder, made, app_port, settings=SETTINGS):
     """One service per variant. Prints the files."""
-    print("Process settings (and ports of the doors):\n\n```yaml\n" + SETTINGS + "```\n")
+    print("Process settings (and ports of the doors):\n\n```yaml\n" + settings + "```\n")
     for variant, port in zip(made, machine.free_ports(len(made))):
         variant.port = port
         place = folder / "services" / "bench" / variant.name
@@ -132,7 +134,7 @@ def write_tree(folder, made, app_port):
         for name, text in variant.files.items():
             (place / name).write_text(text)
         text = (f"port: {port}\nlisten: 127.0.0.1\nupstream: 127.0.0.1:{app_port}\n"
-                f"healthCheck: false\nauth:\n{variant.auth}")
+                f"healthCheck: false\nauth:\n{variant.auth}{variant.lines}")
         (place / "service.config.yaml").write_text(text)
         print(f"Service `{variant.name}`:\n\n```yaml\n{text}```\n")
 
@@ -165,7 +167,7 @@ def measure(sidecar, made, client, rounds, requests):
     return costs
 
 
-def count_instructions(arguments, folder, made, cpus, requests):
+def count_instructions(arguments, folder, made, cpus, requests, settings=SETTINGS):
     """User instructions per request: {variant: number}."""
     found = {}
     client = load.Own(VALGRIND_CONNECTIONS)
@@ -175,7 +177,7 @@ def count_instructions(arguments, folder, made, cpus, requests):
         totals = []
         for count in (SHORT_RUN, SHORT_RUN + requests):
             output = folder / f"callgrind.{variant.name}.{count}"
-            with machine.sidecar(arguments.binary, folder, SETTINGS, cpus, output):
+            with machine.sidecar(arguments.binary, folder, settings, cpus, output):
                 prove([variant])
                 client.run(variant.port, fields, count)
             totals.append(machine.instructions(output))
@@ -210,9 +212,9 @@ def bounded(low, high):
     return parse
 
 
-def read_arguments():
+def read_arguments(description=__doc__):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default="target/release/outrigger",
                         help="the sidecar, a release build [default: %(default)s]")
     parser.add_argument("--rounds", type=bounded(2, 100), default=15,
@@ -258,18 +260,22 @@ def run(arguments, folder):
             if instructions:
                 counts = count_instructions(arguments, folder, made, sidecar_cpus,
                                             arguments.requests)
-    print(f"{machine.version(arguments.binary)}; {machine.name()}; "
-          f"client {client.name}, {client.connections} connections, app "
-          f"{'nginx' if machine.find_nginx() else 'Python'}; {arguments.rounds} rounds of "
-          f"{arguments.requests} requests; peak RSS {rss:.1f} MiB.\n")
-    print(table(made, costs, counts))
+    print_result(arguments, client, rss, table(made, costs, counts))
     print(f"\nThe hook was asked {asked} times in {arguments.requests * (arguments.rounds + 1)} "
           "requests and the refusals between them. Decisions counted by the sidecar:\n")
     print("```text\n" + "\n".join(decisions) + "\n```")
 
 
-def main():
-    arguments = read_arguments()
+def print_result(arguments, client, rss, result):
+    print(f"{machine.version(arguments.binary)}; {machine.name()}; "
+          f"client {client.name}, {client.connections} connections, app "
+          f"{'nginx' if machine.find_nginx() else 'Python'}; {arguments.rounds} rounds of "
+          f"{arguments.requests} requests; peak RSS {rss:.1f} MiB.\n")
+    print(result)
+
+
+def main(description=__doc__, measured=run):
+    arguments = read_arguments(description)
     # Ended from outside, everything it started still ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     if not arguments.no_install:
@@ -278,7 +284,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="outrigger-bench-") as name:
         folder = pathlib.Path(name)
         try:
-            run(arguments, folder)
+            measured(arguments, folder)
         except (machine.MachineError, load.LoadError, minting.MintError) as error:
             sys.exit(f"error: {error}")
         finally:

@@ -220,6 +220,43 @@ class Hook:
         self.server.server_close()
 
 
+# The collector
+
+class Collector:
+    """Takes whatever spans are exported. Counts the exports and their bytes."""
+
+    def __init__(self):
+        collector = self
+        self.exports = 0
+        self.bytes = 0
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                length = int(self.headers.get("Content-Length", 0))
+                collector.bytes += len(self.rfile.read(length))
+                collector.exports += 1
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *arguments):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 # The sidecar
 
 class Process:
@@ -253,11 +290,15 @@ class Sidecar(Process):
         super().__init__(pid)
         self.observe = observe
 
-    def decisions(self):
-        """Lines of the metric of authentication decisions."""
+    def metric(self, name):
+        """Samples of a metric, as lines."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.observe}/metrics") as response:
             lines = response.read().decode().splitlines()
-        return [line for line in lines if line.startswith("outrigger_auth_decisions_total{")]
+        return [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+
+    def decisions(self):
+        """Authentication decisions."""
+        return self.metric("outrigger_auth_decisions_total")
 
 
 @contextlib.contextmanager

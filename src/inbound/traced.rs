@@ -86,11 +86,16 @@ impl Door {
         };
         context.decide(spec, &caller);
         let sampled = context.is_sampled() && record.wants_span();
-        record.leave_span(sampled.then(|| SpanSeed {
-            ids: context.span_ids(),
-            version: asked.parts.version,
-            scheme: self.client.scheme(),
-            host: asked.host.cloned().map(Host::Asked),
+        record.leave_span(sampled.then(|| {
+            SpanSeed {
+                ids: context.span_ids(),
+                version: asked.parts.version,
+                scheme: self.client.scheme(),
+                host: asked
+                    .host
+                    .and_then(|host| host.to_str().ok())
+                    .map(|host| Host::Asked(host.into())),
+            }
         }));
     }
 

@@ -2,9 +2,6 @@
 
 use std::fmt;
 
-use http::HeaderValue;
-use smallvec::SmallVec;
-
 use super::hex;
 
 /// A whole trace's id (W3C trace-context §3.2.2.3); as text 32 lower-case hex
@@ -21,8 +18,8 @@ pub struct SpanIds {
     pub parent: Option<[u8; 8]>,
     /// The caller says that the trace id is random (W3C Level 2).
     pub random: bool,
-    /// Valid `tracestate` lines as they came.
-    pub state: SmallVec<[HeaderValue; 1]>,
+    /// Valid `tracestate` as it came, unless it is very long.
+    pub state: Option<Box<str>>,
 }
 
 /// A [`TraceId`] as text, on the stack.

@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Version};
 
 use super::log::{AccessLine, ErrorLine, LogHandle};
 use super::metrics::{Direction, PeerMetrics, ServiceShard};
-use super::spans::{Host, HttpWork, Resource, Span, SpanBuffer, SpanKind, Work};
+use super::spans::{Host, HttpWork, Path, Resource, Span, SpanBuffer, SpanKind, Work};
 use crate::model::{Cause, SpanIds, TraceId, TraceIdText};
 
 /// Status logged and counted for a client that left before any answer; nobody
@@ -229,7 +229,7 @@ impl Record {
         };
         let work = HttpWork {
             method: self.method.clone(),
-            target: self.target.clone(),
+            path: Path::of(self.target.as_ref()),
             version: Some(version),
             scheme,
             host,

@@ -6,6 +6,7 @@ use super::house::HouseId;
 use super::ids::IdGenerator;
 use super::sampling::samples;
 use super::state::TraceState;
+use super::write::Carried;
 use super::{b3, house, state, w3c};
 use crate::model::{SpanIds, TraceId, TracingSpec};
 
@@ -34,6 +35,8 @@ pub struct Context {
     pub(super) house_id: Option<HeaderValue>,
     pub(super) depth: u16,
     pub(super) parent_service: Option<HeaderValue>,
+    /// What there was to read.
+    pub(super) carried: Carried,
 }
 
 /// The request went through more than [`MAX_DEPTH`] services.
@@ -46,7 +49,7 @@ impl Context {
     /// a valid one a new trace begins. Sampling is settled by
     /// [`Context::decide`].
     pub fn read(headers: &HeaderMap, ids: &IdGenerator) -> Self {
-        let house_id = house::read_id(headers);
+        let carried = Carried::of(headers);
         let mut context = Self {
             trace_id: [0; 16],
             span_id: ids.span_id(),
@@ -57,9 +60,17 @@ impl Context {
             random: false,
             state: TraceState::default(),
             house_id: None,
-            depth: house::read_depth(headers),
-            parent_service: house::read_parent_service(headers),
+            depth: 0,
+            parent_service: None,
+            carried,
         };
+        if carried.is_empty() {
+            context.trace_id = ids.trace_id();
+            return context;
+        }
+        context.depth = house::read_depth(headers);
+        context.parent_service = house::read_parent_service(headers);
+        let house_id = house::read_id(headers);
         if let Some(parent) = w3c::read(headers) {
             context.trace_id = parent.trace_id;
             context.parent = Some(parent.parent_id);
@@ -167,7 +178,7 @@ impl Context {
             span_id: self.span_id,
             parent: self.parent,
             random: self.random,
-            state: self.state.lines.clone(),
+            state: self.state.copy(),
         }
     }
 

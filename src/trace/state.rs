@@ -9,6 +9,9 @@ pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Members of a list, ours included (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
+/// Bytes of a list that a span keeps: twice what everybody has to pass on
+/// (§3.3.1.5).
+const COPIED_BYTES: usize = 1024;
 /// Key of our member.
 const OWN_KEY: &[u8] = b"outrigger";
 
@@ -16,7 +19,7 @@ const OWN_KEY: &[u8] = b"outrigger";
 /// of at most 513 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct TraceState {
-    pub(super) lines: SmallVec<[HeaderValue; 1]>,
+    lines: SmallVec<[HeaderValue; 1]>,
     /// There is a member of ours, good or bad.
     has_own: bool,
     pub(super) depth: Option<u16>,
@@ -104,6 +107,23 @@ fn is_value(value: &[u8]) -> bool {
 }
 
 impl TraceState {
+    /// The list as it came, copied, so that it does not keep a whole request in
+    /// memory; `None` where there is none or it is longer than [`COPIED_BYTES`].
+    pub(super) fn copy(&self) -> Option<Box<str>> {
+        let length: usize = self.lines.iter().map(|line| line.len() + 1).sum();
+        if length == 0 || length > COPIED_BYTES {
+            return None;
+        }
+        let mut text = String::with_capacity(length);
+        for line in &self.lines {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(line.to_str().ok()?);
+        }
+        Some(text.into_boxed_str())
+    }
+
     /// `d:<depth>;p:<parent>`, in any order; unknown parts mean nothing.
     fn read_own(&mut self, value: &[u8]) {
         for part in value.split(|byte| *byte == b';') {

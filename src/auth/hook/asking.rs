@@ -7,7 +7,7 @@ use http::uri::PathAndQuery;
 
 use crate::auth::call::{Call, CallTrace};
 use crate::model::{Cause, UpstreamTarget};
-use crate::telemetry::spans::{Host, HttpWork, Span, SpanKind, Work};
+use crate::telemetry::spans::{Host, HttpWork, Path, Span, SpanKind, Work};
 use crate::trace::Context;
 use crate::upstream::h1::RequestHead;
 use crate::upstream::{Upstream, UpstreamResponse};
@@ -57,9 +57,10 @@ impl<'a> Asking<'a> {
             }),
             _ => None,
         };
+        let target = PathAndQuery::from_maybe_shared(head.target.clone()).ok();
         let work = HttpWork {
             method: head.method.clone(),
-            target: PathAndQuery::from_maybe_shared(head.target.clone()).ok(),
+            path: Path::of(target.as_ref()),
             version: None,
             scheme: "http",
             host,

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use http::uri::{Authority, PathAndQuery};
+use http::uri::Authority;
 use http::{Method, Version};
 
 use super::{Host, HttpWork, Span, SpanKind, SqlWork, Work};
@@ -85,8 +85,7 @@ impl Host {
     fn parts(&self) -> Option<(&str, Option<u16>)> {
         match self {
             Self::Known { host, port } => Some((host, Some(*port))),
-            Self::Asked(value) => {
-                let text = value.to_str().ok()?;
+            Self::Asked(text) => {
                 let authority: Authority = text.parse().ok()?;
                 let length = authority.host().len();
                 let name = text.get(..length)?.trim_matches(['[', ']']);
@@ -130,7 +129,7 @@ impl HttpWork {
 
     fn describe_request<'a>(&'a self, attributes: &mut Attributes<'a>) {
         attributes.add("url.scheme", self.scheme);
-        attributes.add("url.path", self.path());
+        attributes.add("url.path", &*self.path.0);
         let version = self.version.and_then(protocol_version);
         attributes.add_if_any("network.protocol.version", version);
         let client = self.client.map(|client| client.to_canonical().to_string());
@@ -156,11 +155,6 @@ impl HttpWork {
         }
     }
 
-    /// Without the query, which may hold what nobody else should see.
-    fn path(&self) -> &str {
-        self.target.as_ref().map_or("/", PathAndQuery::path)
-    }
-
     fn full_url(&self) -> Option<String> {
         let (name, port) = self.host.as_ref()?.parts()?;
         let (open, close) = if name.contains(':') {
@@ -169,7 +163,7 @@ impl HttpWork {
             ("", "")
         };
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-        let (scheme, path) = (self.scheme, self.path());
+        let (scheme, path) = (self.scheme, &self.path.0);
         Some(format!("{scheme}://{open}{name}{close}{port}{path}"))
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Version};
+use http::{Method, Version};
 
 use crate::model::{Cause, ServiceName, SpanIds};
 
@@ -66,8 +66,7 @@ pub enum Work {
 #[derive(Debug)]
 pub struct HttpWork {
     pub method: Method,
-    /// Only its path is ever shown.
-    pub target: Option<PathAndQuery>,
+    pub path: Path,
     /// As the client spoke it; of server spans only.
     pub version: Option<Version>,
     /// `http` or `https`.
@@ -87,11 +86,29 @@ pub struct HttpWork {
     pub resends: u32,
 }
 
+/// The path of a target: without its query, which may hold what nobody else
+/// should see, and copied, so that a span does not keep a request in memory.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Path(Box<str>);
+
+impl Path {
+    /// Bytes of a path; what is longer is cut off.
+    const MAX_BYTES: usize = 2048;
+
+    /// `/` where there is none.
+    pub fn of(target: Option<&PathAndQuery>) -> Self {
+        let path = target.map_or("/", PathAndQuery::path);
+        let ends = (0..=path.len().min(Self::MAX_BYTES)).rev();
+        let cut = ends.filter_map(|end| path.get(..end)).next();
+        Self(cut.unwrap_or_default().into())
+    }
+}
+
 /// Name and port of whoever is asked.
 #[derive(Debug, Clone)]
 pub enum Host {
     /// `host[:port]`, as the client wrote it and was checked.
-    Asked(HeaderValue),
+    Asked(Box<str>),
     /// As configured.
     Known { host: Arc<str>, port: u16 },
 }

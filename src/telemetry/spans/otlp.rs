@@ -213,11 +213,10 @@ impl ProtoSpan {
             SpanKind::Client => (3, 0),
         };
         let random = if ids.random { RANDOM } else { 0 };
-        let state: Vec<&str> = ids.state.iter().filter_map(|s| s.to_str().ok()).collect();
         Self {
             trace_id: ids.trace_id.0.to_vec(),
             span_id: ids.span_id.to_vec(),
-            trace_state: state.join(","),
+            trace_state: ids.state.as_deref().unwrap_or_default().to_owned(),
             parent_span_id: ids.parent.map(Vec::from).unwrap_or_default(),
             name: description.name.into_owned(),
             kind,

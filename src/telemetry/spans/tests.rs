@@ -8,7 +8,6 @@ use opentelemetry_proto::tonic::collector::trace::v1 as collector;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as PublicSpan;
 use prost::Message as _;
-use smallvec::smallvec;
 
 use super::export::{Verdict, judge};
 use super::*;
@@ -24,10 +23,10 @@ fn resource(service: &str, version: Option<&str>) -> Arc<Resource> {
 fn http_work() -> HttpWork {
     HttpWork {
         method: Method::GET,
-        target: Some(PathAndQuery::from_static("/cart/7?token=secret")),
+        path: Path::of(Some(&PathAndQuery::from_static("/cart/7?token=secret"))),
         version: Some(Version::HTTP_11),
         scheme: "http",
-        host: Some(Host::Asked(HeaderValue::from_static("[::1]:3001"))),
+        host: Some(Host::Asked("[::1]:3001".into())),
         status: Some(200),
         cause: None,
         client: Some(IpAddr::from([127, 0, 0, 1])),
@@ -46,10 +45,7 @@ fn span(kind: SpanKind, work: Work) -> Span {
             span_id: [1; 8],
             parent: Some([2; 8]),
             random: true,
-            state: smallvec![
-                HeaderValue::from_static("vendor=1"),
-                HeaderValue::from_static("other=2")
-            ],
+            state: Some("vendor=1,other=2".into()),
         },
         kind,
         started: ended
@@ -170,7 +166,7 @@ fn a_request_in_the_words_of_the_conventions() {
     let odd = server(|work| {
         work.method = Method::from_bytes(b"BREW").expect("a token");
         work.host = None;
-        work.target = None;
+        work.path = Path::of(None);
     });
     assert_eq!(odd.describe().name, "HTTP");
     let odd = words(&odd);
@@ -204,6 +200,14 @@ fn a_call_in_the_words_of_the_conventions() {
     ];
     let expected = expected.map(|(name, value)| (name, value.to_owned()));
     assert_eq!(words(&call), BTreeMap::from(expected));
+}
+
+#[test]
+fn long_paths_are_cut() {
+    let long = format!("/{}", "a".repeat(10_000));
+    let target: PathAndQuery = long.parse().expect("a path");
+    let span = server(|work| work.path = Path::of(Some(&target)));
+    assert_eq!(words(&span)["url.path"], long[..2048]);
 }
 
 #[test]

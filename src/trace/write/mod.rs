@@ -8,9 +8,10 @@ use super::w3c::{TRACEPARENT, TraceParent};
 use super::{b3, house};
 use crate::model::Propagation;
 
-/// Every header that carries a context in; none of them outlives [`Context::write`]
-/// unless it is written anew, so that no two formats tell different stories.
-pub const CARRIERS: [HeaderName; 11] = [
+/// Every header that carries a context in; none of those that were read outlives
+/// [`Context::write`] unless it is written anew, so that no two formats tell
+/// different stories.
+pub static CARRIERS: [HeaderName; 11] = [
     TRACEPARENT,
     TRACESTATE,
     b3::SINGLE,
@@ -24,11 +25,51 @@ pub const CARRIERS: [HeaderName; 11] = [
     house::DEPTH,
 ];
 
+/// Which of [`CARRIERS`] a request has, a bit each: one walk over its headers
+/// instead of two look-ups for each of them, of which most requests have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Carried(u16);
+
+impl Carried {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut found = 0;
+        for name in headers.keys() {
+            // In the order of `CARRIERS`.
+            let index = match name.as_str() {
+                "traceparent" => 0,
+                "tracestate" => 1,
+                "b3" => 2,
+                "x-b3-traceid" => 3,
+                "x-b3-spanid" => 4,
+                "x-b3-parentspanid" => 5,
+                "x-b3-sampled" => 6,
+                "x-b3-flags" => 7,
+                "x-trace-id" => 8,
+                "x-parent-service-id" => 9,
+                "x-trace-depth" => 10,
+                _ => continue,
+            };
+            found |= 1 << index;
+        }
+        Self(found)
+    }
+
+    /// Whether there is nothing to read.
+    pub(super) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn names(self) -> impl Iterator<Item = &'static HeaderName> {
+        let indices = (0..CARRIERS.len()).filter(move |index| self.0 & (1 << index) != 0);
+        indices.filter_map(|index| CARRIERS.get(index))
+    }
+}
+
 impl Context {
-    /// Replaces the trace headers of a request by the chosen formats. Ids are
+    /// Replaces the trace headers that were read by the chosen formats. Ids are
     /// written whether sampled or not (SAMP-2).
     pub fn write(&self, headers: &mut HeaderMap, propagate: &[Propagation]) {
-        for name in &CARRIERS {
+        for name in self.carried.names() {
             headers.remove(name);
         }
         for format in propagate {
@@ -46,7 +87,7 @@ impl Context {
     pub fn write_response(&self, headers: &mut HeaderMap, service: &HeaderValue) {
         headers.insert(house::TRACE_ID, self.house_id_value());
         headers.insert(house::TRACE_SERVICE, service.clone());
-        headers.insert(house::DEPTH, HeaderValue::from(self.depth));
+        headers.insert(house::DEPTH, depth_value(self.depth));
     }
 
     fn write_w3c(&self, headers: &mut HeaderMap) {
@@ -67,7 +108,7 @@ impl Context {
 
     fn write_house(&self, headers: &mut HeaderMap) {
         headers.insert(house::TRACE_ID, self.house_id_value());
-        headers.insert(house::DEPTH, HeaderValue::from(self.depth));
+        headers.insert(house::DEPTH, depth_value(self.depth));
         if let Some(parent) = &self.parent_service {
             headers.insert(house::PARENT_SERVICE, parent.clone());
         }
@@ -88,6 +129,15 @@ impl Context {
             sampled: self.sampled,
             debug: self.debug,
         }
+    }
+}
+
+/// Without allocation for the depths there are.
+fn depth_value(depth: u16) -> HeaderValue {
+    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    match SMALL.get(usize::from(depth)) {
+        Some(text) => HeaderValue::from_static(text),
+        None => HeaderValue::from(depth),
     }
 }
 

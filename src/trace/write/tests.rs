@@ -190,6 +190,19 @@ fn outbound_is_deeper_until_it_is_a_loop() {
 }
 
 #[test]
+fn every_carrier_is_found_and_nothing_else() {
+    for name in &CARRIERS {
+        let mut headers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
+        headers.insert("x-trace-other", HeaderValue::from_static("x"));
+        let carried = Carried::of(&headers);
+        assert_eq!(carried.names().collect::<Vec<_>>(), [name]);
+    }
+    let others = ["host", "b33", "x-b3", "x-trace", "traceparents"];
+    let others = others.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x")));
+    assert!(Carried::of(&HeaderMap::from_iter(others)).is_empty());
+}
+
+#[test]
 fn responses_carry_the_house_headers() {
     let ids = IdGenerator::with_seed(1);
     let context = Context::read(
