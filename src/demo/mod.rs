@@ -3,6 +3,7 @@
 
 mod apps;
 mod folder;
+mod postgres;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,12 +18,37 @@ use crate::model::JwtAlgorithm;
 use crate::secret::Secret;
 use apps::Apps;
 use folder::Folder;
+use postgres::{NoPostgres, Postgres};
 
 /// Added to a public port by the derived default of `upstream`.
 const APP_OFFSET: u16 = 10_000;
 
 /// Largest `--port-offset`: the highest app port must stay below 65536.
 pub const MAX_PORT_OFFSET: u16 = u16::MAX - APP_OFFSET - 9909;
+
+/// Migrations of the examples: service, file name, text.
+const MIGRATIONS: [(&str, &str, &str); 4] = [
+    (
+        "users",
+        "001_users.sql",
+        include_str!("../../examples/ecommerce/users/migrations/001_users.sql"),
+    ),
+    (
+        "orders",
+        "001_orders.sql",
+        include_str!("../../examples/ecommerce/orders/migrations/001_orders.sql"),
+    ),
+    (
+        "orders",
+        "002_orders_by_user.sql",
+        include_str!("../../examples/ecommerce/orders/migrations/002_orders_by_user.sql"),
+    ),
+    (
+        "payments",
+        "001_payments.sql",
+        include_str!("../../examples/ecommerce/payments/migrations/001_payments.sql"),
+    ),
+];
 
 /// Name, public port, and the file of the example.
 const SERVICES: [(&str, u16, &str); 3] = [
@@ -47,6 +73,7 @@ const ADMIN: u16 = 9900;
 const OUTBOUND: u16 = 9901;
 const SQL: u16 = 9902;
 const OBSERVE: u16 = 9909;
+const POSTGRES: u16 = 15_432;
 
 /// Why the demo cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +102,9 @@ pub struct Demo {
     folder: Folder,
     /// Held for its drop.
     _apps: Apps,
+    /// Or why there is none.
+    postgres: Result<Postgres, NoPostgres>,
+    role_secret: Secret,
     api_key: Secret,
     jwt_secret: Secret,
     /// Accepted by orders.
@@ -115,12 +145,26 @@ impl Demo {
                 &moved,
             )
         });
+        let migrations = MIGRATIONS.iter().try_for_each(|(service, name, text)| {
+            folder.write(
+                &format!("services/ecommerce/{service}/migrations/{name}"),
+                text,
+            )
+        });
         written
+            .and(migrations)
             .and_then(|()| folder.write("config/outrigger.yaml", &settings(port_offset)))
             .map_err(DemoError::Folder)?;
         let jwt_secret = random_key()?;
+        let port = POSTGRES + port_offset;
+        let postgres = match probe(port, "PostgreSQL".to_owned()) {
+            Ok(()) => Postgres::start(environment, port, random_key()?),
+            Err(_) => Err(NoPostgres::PortInUse(port)),
+        };
         Ok(Self {
             folder,
+            postgres,
+            role_secret: random_key()?,
             _apps: Apps::start(listeners).map_err(DemoError::Apps)?,
             api_key: random_key()?,
             token: token(&jwt_secret).map_err(DemoError::Token)?,
@@ -143,10 +187,21 @@ impl Demo {
     /// surrounding one that could change what the demo shows.
     pub fn environment(&self) -> Environment {
         let text = |secret: &Secret| secret.expose_str().unwrap_or_default().to_owned();
-        Environment::from_pairs([
+        let mut pairs = vec![
             ("SERVICE_API_KEY", text(&self.api_key)),
             ("SERVICE_JWT_SECRET", text(&self.jwt_secret)),
-        ])
+            ("DEMO_ROLE_SECRET", text(&self.role_secret)),
+        ];
+        if let Ok(postgres) = &self.postgres {
+            pairs.extend([
+                ("POSTGRES_HOST", "127.0.0.1".to_owned()),
+                ("POSTGRES_PORT", postgres.port.to_string()),
+                ("POSTGRES_DB", postgres::DATABASE.to_owned()),
+                ("POSTGRES_USER", postgres::USER.to_owned()),
+                ("POSTGRES_PASSWORD", text(&postgres.password)),
+            ]);
+        }
+        Environment::from_pairs(pairs)
     }
 
     /// Where the demo's files are.
@@ -193,14 +248,35 @@ impl Demo {
         let _ = write!(
             text,
             "\nEdit a file, and it is in force a moment later:\n\n  {}\n\n\
-             Left out: Postgres, because no database is configured.\n\
+             {}\n\
              Ctrl-C ends the demo and removes its files.\n",
             self.folder
                 .path()
                 .join("services/ecommerce/payments/service.config.json")
-                .display()
+                .display(),
+            self.about_postgres(),
         );
         text
+    }
+}
+
+impl Demo {
+    /// How to look into the database, or why there is none.
+    fn about_postgres(&self) -> String {
+        match &self.postgres {
+            Ok(postgres) => {
+                let password = postgres.password.expose_str().unwrap_or_default();
+                let (user, database) = (postgres::USER, postgres::DATABASE);
+                format!(
+                    "Each app has a place of its own in a private PostgreSQL, made by the \
+                     migrations beside its file:\n\n  \
+                     psql 'postgres://{user}:{password}@127.0.0.1:{}/{database}' \
+                     -c 'TABLE ecommerce_users.users'\n",
+                    postgres.port
+                )
+            }
+            Err(error) => format!("Left out: Postgres ({error})."),
+        }
     }
 }
 
@@ -213,6 +289,7 @@ fn settings(port_offset: u16) -> String {
          admin: {{listen: \"{}\"}}\n\
          outbound: {{listen: \"{}\"}}\n\
          sql: {{listen: \"{}\"}}\n\
+         database: {{roleSecret: \"${{env:DEMO_ROLE_SECRET}}\"}}\n\
          shutdown: {{accept: 0s, deadline: 2s}}\n",
         at(OBSERVE),
         at(ADMIN),

@@ -42,6 +42,7 @@ mod outbound_drain;
 mod outbound_names;
 mod outbound_refusals;
 mod pg_boundary;
+mod pg_demo;
 mod pg_migrate;
 mod pg_provision;
 mod protocol;

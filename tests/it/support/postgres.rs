@@ -65,19 +65,23 @@ impl Cluster {
     )]
     fn from_environment() -> Option<Self> {
         let url = std::env::var("OUTRIGGER_TEST_DATABASE_URL").ok()?;
-        let config: tokio_postgres::Config = url.parse().expect("a postgres URL");
-        let host = match config.get_hosts().first() {
+        Some(Self::at(&url.parse().expect("a postgres URL")))
+    }
+
+    /// Somebody else's, by a superuser's login.
+    pub(crate) fn at(login: &tokio_postgres::Config) -> Self {
+        let host = match login.get_hosts().first() {
             Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
-            other => panic!("OUTRIGGER_TEST_DATABASE_URL names no host: {other:?}"),
+            other => panic!("no host: {other:?}"),
         };
-        let password = config.get_password().unwrap_or_default();
-        Some(Self {
+        let password = login.get_password().unwrap_or_default();
+        Self {
             host,
-            port: config.get_ports().first().copied().unwrap_or(5432),
-            user: config.get_user().unwrap_or(SUPERUSER).to_owned(),
+            port: login.get_ports().first().copied().unwrap_or(5432),
+            user: login.get_user().unwrap_or(SUPERUSER).to_owned(),
             password: String::from_utf8_lossy(password).into_owned(),
             private: None,
-        })
+        }
     }
 
     /// A cluster of its own, with these settings (`max_connections=20`) beyond

@@ -86,10 +86,17 @@ impl<'a> Site<'a> {
     /// Runs a subcommand to its end: exit code and everything printed.
     #[track_caller]
     pub(crate) fn run(&self, words: &[&str]) -> (i32, String) {
+        self.run_with(words, &[])
+    }
+
+    /// The same with more variables.
+    #[track_caller]
+    pub(crate) fn run_with(&self, words: &[&str], more: &[(&str, &str)]) -> (i32, String) {
         let environment = self.environment();
         let environment: Vec<(&str, &str)> = environment
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
+            .chain(more.iter().copied())
             .collect();
         run_to_end(self.tree.root(), words, &environment)
     }
