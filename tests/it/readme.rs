@@ -123,6 +123,10 @@ fn every_command_and_metric_is_described() {
             let end = rest
                 .find(|byte: char| !byte.is_ascii_alphanumeric() && byte != '_')
                 .unwrap_or(rest.len());
+            // The one table of ours has such a name, too.
+            if &rest[..end] == "outrigger_migrations" {
+                continue;
+            }
             assert!(
                 metrics.contains(&format!("`{}`", &rest[..end])),
                 "{file}: {}",
