@@ -3,8 +3,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::postgres::Cluster;
-use crate::support::sql::{daemon_with, error_code, post, query, request, rows};
+use crate::support::daemon::Setup;
+use crate::support::postgres::{Cluster, PASSWORD};
+use crate::support::sql::{
+    SERVICE, daemon_with, error_code, post, query, request, rows, service_as, tenant,
+};
+use crate::support::tree::Tree;
 use crate::support::wait::{SOON, shared_machine, wait_until};
 
 const UUID: &str = "7d9bbd2e-5d4b-4c0c-9df1-2b1c7a2d7b1a";
@@ -404,4 +408,25 @@ fn the_description_tells_where_and_how_full() {
     );
     assert!(metrics.sum("outrigger_db_pool_total_connections", &service) >= Some(1.0));
     assert!(metrics.sum("outrigger_db_pool_wait_seconds_count", &service) >= Some(1.0));
+}
+
+#[test]
+fn a_query_is_a_span_without_its_literals() {
+    let _machine = shared_machine();
+    let cluster = Cluster::shared();
+    let name = tenant(cluster, "spans");
+    let file = service_as(cluster, &name, PASSWORD, &name, "");
+    let tree = Tree::with(&[(SERVICE, &format!("{file}tracing: {{enabled: true}}\n"))]);
+    let daemon = Setup::new(&tree)
+        .process("tracing: {exporter: stdout}")
+        .start();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let body = json!({"query": "select 'swordfish' || $1", "params": ["marlin"]});
+    let response = request("/sql", &body)
+        .header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))
+        .send(daemon.sql);
+    assert_eq!(response.status, 200);
+    daemon.wait_for_line(&[trace, "postgresql", "SELECT"]);
+    let output = daemon.output();
+    assert!(!output.contains("swordfish") && !output.contains("marlin"));
 }

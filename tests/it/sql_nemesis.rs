@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,13 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::client::{Request, Response};
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::figures::figure;
+use crate::support::load::{Load, Work};
 use crate::support::ports::free_port;
 use crate::support::postgres::{Cluster, PASSWORD};
-use crate::support::sql::{SERVICE, post, query, service_as, tenant};
+use crate::support::sql::{SERVICE, post, query, request, service_as, tenant};
 use crate::support::tree::Tree;
-use crate::support::wait::{SOON, shared_machine, wait_for, wait_until};
+use crate::support::wait::{SOON, shared_machine, wait_for, wait_until, whole_machine};
 
 /// The default `connectionTimeoutMillis`.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -159,6 +162,74 @@ fn strips_tls() -> u16 {
         }
     });
     port
+}
+
+/// Asks for numbers; while the database is away, only that may be said.
+struct Steadfast {
+    next: AtomicU64,
+    good: AtomicU64,
+}
+
+impl Work for std::sync::Arc<Steadfast> {
+    fn request(&self) -> (Request, u64) {
+        let number = self.next.fetch_add(1, Ordering::AcqRel);
+        let body = json!({"query": "select $1::int8 as n", "params": [number]});
+        (request("/sql", &body), number)
+    }
+
+    fn check(&self, number: u64, response: &Response) -> Result<(), String> {
+        if response.status == 503 && response.cause() == "database_unavailable" {
+            return Ok(());
+        }
+        if response.status == 200 && response.json()["rows"][0]["n"] == json!(number.to_string()) {
+            self.good.fetch_add(1, Ordering::AcqRel);
+            return Ok(());
+        }
+        Err(format!("{} {}", response.status, response.text()))
+    }
+}
+
+#[test]
+fn a_killed_server_is_used_again_soon_after_it_is_back() {
+    let _machine = whole_machine();
+    let mut cluster = Cluster::private(&[]);
+    let name = tenant(&cluster, "killed");
+    let file = service_as(&cluster, &name, PASSWORD, &name, "  max: 8\n");
+    let tree = Tree::with(&[(SERVICE, &file)]);
+    let daemon = Setup::new(&tree).start();
+    let work = std::sync::Arc::new(Steadfast {
+        next: AtomicU64::new(1),
+        good: AtomicU64::new(0),
+    });
+    let load = Load::start(
+        daemon.sql,
+        16,
+        Duration::from_millis(1),
+        std::sync::Arc::clone(&work),
+    );
+    let good = || work.good.load(Ordering::Acquire);
+    let mut slowest = Duration::ZERO;
+    for _ in 0..3 {
+        let before = good();
+        wait_until("queries succeed", SOON, || good() > before + 500);
+        cluster.kill();
+        wait_until("the door says so", SOON, || ask(&daemon).status == 503);
+        cluster.start();
+        let before = good();
+        let took = wait_until("queries succeed again", SOON, || good() > before + 16);
+        slowest = slowest.max(took);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    let report = load.stop();
+    assert_eq!(report.failures, 0, "{:?}", report.words);
+    wait_until("health is well", SOON, || {
+        health(&tree).1["checks"]["database"] == true
+    });
+    figure!(
+        "database killed three times under load: back within {slowest:?} of accepting, \
+         {} requests, none answered wrongly",
+        report.requests
+    );
 }
 
 #[test]

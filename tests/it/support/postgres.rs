@@ -157,8 +157,8 @@ impl Cluster {
         wait_until("the postmaster stands still", START, || {
             process::state(self.postmaster()) == Some('T')
         });
-        let everybody = self.processes().join(" ");
-        let script = format!("kill -KILL {everybody}; true");
+        let everybody = self.processes();
+        let script = format!("kill -KILL {}; true", everybody.join(" "));
         let killed = Command::new("sh")
             .args(["-c", &script])
             .stderr(Stdio::null())
@@ -168,6 +168,13 @@ impl Cluster {
         if let Some(server) = private.server.take() {
             server.wait();
         }
+        // A new server refuses to start while one of them holds the memory.
+        wait_until("all of them are gone", START, || {
+            everybody.iter().all(|pid| {
+                let state = pid.parse().ok().and_then(process::state);
+                matches!(state, None | Some('Z' | 'X'))
+            })
+        });
         // Left behind by a server that had no time to clean up.
         let _ = fs::remove_file(private.folder.path().join("data/postmaster.pid"));
     }
