@@ -22,7 +22,9 @@ pub(super) struct Ports {
 
 impl Ports {
     /// Takes the named ports, and while every service is local gives one to
-    /// each of the others: upward, in order of name, never by probing.
+    /// each of those that name none: upward, in order of name, never by probing.
+    /// One whose port is there but no good gets none, so that it moves nobody;
+    /// while an earlier version counts, it stays where that one was.
     pub(super) fn give(entries: &BTreeMap<ServiceName, Entry>, offset: u16) -> Self {
         let named = |entry: &Entry| {
             let outline = entry.outline.as_ref().and_then(|outline| outline.port);
@@ -36,8 +38,9 @@ impl Ports {
         let mut free = (FIRST..=u16::MAX).filter(|port| !taken.contains(port));
         let mut ports = Self::default();
         for (name, entry) in entries {
+            let is_bad = entry.parsed.places.has("port") && entry.accepted.is_none();
             let port = named(entry).or_else(|| {
-                let given = if all_local { free.next() } else { None };
+                let given = (all_local && !is_bad).then(|| free.next()).flatten();
                 // A file that cannot be read takes its turn, but is no reason
                 // to speak of its port.
                 let is_unset = entry.parsed.raw.is_some() && !entry.parsed.places.has("port");

@@ -75,6 +75,26 @@ fn ports_are_given_in_order_while_all_are_local() {
 }
 
 #[test]
+fn a_bad_port_gets_none_and_moves_nobody() {
+    for bad in ["0", "abc", "70000", "[1]", "${env:NOWHERE}"] {
+        let case = Case::new()
+            .file("shop/a", &format!("port: {bad}\nauth: none\n"))
+            .file("shop/b", "auth: none\n")
+            .file("shop/c", "auth: none\n");
+        let compilation = case.compile();
+        assert_eq!(spec(&compilation, "shop/b").port, 3001, "{bad}");
+        assert_eq!(spec(&compilation, "shop/c").port, 3002, "{bad}");
+        let name = ServiceName::new("shop", "a").expect("name");
+        match compilation.services.get(&name) {
+            Some(Compiled::Local(LocalService {
+                spec: Err(invalid), ..
+            })) => assert_eq!(invalid.port, None, "{bad}"),
+            other => panic!("{bad}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn the_offset_moves_public_ports_only() {
     let mut case = three();
     case.flags.port_offset = 20_000;
