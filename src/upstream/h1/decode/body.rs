@@ -1,0 +1,210 @@
+//! The body of a response, piece by piece.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::head::{header_map, spans_of};
+use super::{BodyFraming, DecodeError, MAX_HEADERS};
+
+/// Largest trailer section (SPEC §2.3).
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
+/// Longest chunk-size line; extensions are legal but nobody needs long ones.
+const MAX_SIZE_LINE_BYTES: usize = 1024;
+
+/// What a decoder found at the front of the buffer.
+#[derive(Debug, PartialEq)]
+pub(in crate::upstream::h1) enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    /// The body is complete.
+    End,
+    /// More bytes are needed.
+    More,
+}
+
+/// Decodes one body.
+#[derive(Debug)]
+pub(in crate::upstream::h1) enum BodyDecoder {
+    Done,
+    Length { left: u64 },
+    Chunked(ChunkState),
+    UntilClose,
+}
+
+/// Where a chunked body stands (RFC 9112 §7.1).
+#[derive(Debug, PartialEq, Clone, Copy)]
+pub(in crate::upstream::h1) enum ChunkState {
+    SizeLine,
+    Data {
+        left: u64,
+    },
+    /// The CRLF after a chunk's data.
+    DataEnd,
+    Trailers,
+}
+
+impl BodyDecoder {
+    pub(in crate::upstream::h1) fn new(framing: BodyFraming) -> Self {
+        match framing {
+            BodyFraming::None | BodyFraming::Length(0) => Self::Done,
+            BodyFraming::Length(left) => Self::Length { left },
+            BodyFraming::Chunked => Self::Chunked(ChunkState::SizeLine),
+            BodyFraming::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Whether nothing more belongs to the body.
+    pub(in crate::upstream::h1) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Bytes still to come, where that is known.
+    pub(in crate::upstream::h1) fn exact_remaining(&self) -> Option<u64> {
+        match self {
+            Self::Done => Some(0),
+            Self::Length { left } => Some(*left),
+            Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
+    /// The next piece of what was read.
+    pub(in crate::upstream::h1) fn next_piece(
+        &mut self,
+        buffer: &mut BytesMut,
+    ) -> Result<Piece, DecodeError> {
+        match self {
+            Self::Done => Ok(Piece::End),
+            Self::UntilClose if buffer.is_empty() => Ok(Piece::More),
+            Self::UntilClose => Ok(Piece::Data(buffer.split().freeze())),
+            Self::Length { left } => {
+                let Some(data) = take_at_most(buffer, *left) else {
+                    return Ok(Piece::More);
+                };
+                *left -= data.len() as u64;
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                Ok(Piece::Data(data))
+            }
+            Self::Chunked(_) => self.next_chunked(buffer),
+        }
+    }
+
+    /// The peer closed: complete only for a body that ends so.
+    pub(in crate::upstream::h1) fn finish_at_close(&mut self) -> bool {
+        let complete = matches!(self, Self::UntilClose | Self::Done);
+        if complete {
+            *self = Self::Done;
+        }
+        complete
+    }
+
+    fn next_chunked(&mut self, buffer: &mut BytesMut) -> Result<Piece, DecodeError> {
+        let Self::Chunked(state) = self else {
+            return Ok(Piece::End);
+        };
+        loop {
+            match state {
+                ChunkState::SizeLine => {
+                    let Some(size) = take_size_line(buffer)? else {
+                        return Ok(Piece::More);
+                    };
+                    *state = match size {
+                        0 => ChunkState::Trailers,
+                        left => ChunkState::Data { left },
+                    };
+                }
+                ChunkState::Data { left } => {
+                    let Some(data) = take_at_most(buffer, *left) else {
+                        return Ok(Piece::More);
+                    };
+                    *left -= data.len() as u64;
+                    if *left == 0 {
+                        *state = ChunkState::DataEnd;
+                    }
+                    return Ok(Piece::Data(data));
+                }
+                ChunkState::DataEnd => match buffer.as_ref() {
+                    [b'\r', b'\n', ..] => {
+                        buffer.advance(2);
+                        *state = ChunkState::SizeLine;
+                    }
+                    [] | [b'\r'] => return Ok(Piece::More),
+                    _ => return Err(DecodeError::Chunk),
+                },
+                ChunkState::Trailers => {
+                    let Some(trailers) = take_trailers(buffer)? else {
+                        return Ok(Piece::More);
+                    };
+                    *self = Self::Done;
+                    return Ok(if trailers.is_empty() {
+                        Piece::End
+                    } else {
+                        Piece::Trailers(trailers)
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn take_at_most(buffer: &mut BytesMut, left: u64) -> Option<Bytes> {
+    if buffer.is_empty() {
+        return None;
+    }
+    let length = usize::try_from(left)
+        .unwrap_or(usize::MAX)
+        .min(buffer.len());
+    Some(buffer.split_to(length).freeze())
+}
+
+/// `1*HEXDIG [ chunk-ext ] CRLF`; a bare LF is refused.
+fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, DecodeError> {
+    let Some(end) = buffer
+        .iter()
+        .take(MAX_SIZE_LINE_BYTES)
+        .position(|byte| *byte == b'\n')
+    else {
+        return match buffer.len() < MAX_SIZE_LINE_BYTES {
+            true => Ok(None),
+            false => Err(DecodeError::Chunk),
+        };
+    };
+    let line = buffer.split_to(end + 1);
+    let line = line.strip_suffix(b"\r\n").ok_or(DecodeError::Chunk)?;
+    let digits = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
+    let (digits, extension) = line.split_at(digits);
+    let extension = extension.trim_ascii_start();
+    let extension_is_sane =
+        extension.first().is_none_or(|byte| *byte == b';') && !extension.contains(&b'\r');
+    if digits.is_empty() || digits.len() > 16 || !extension_is_sane {
+        return Err(DecodeError::Chunk);
+    }
+    let digits = std::str::from_utf8(digits).map_err(|_| DecodeError::Chunk)?;
+    u64::from_str_radix(digits, 16)
+        .map(Some)
+        .map_err(|_| DecodeError::Chunk)
+}
+
+/// The trailer section up to and including its blank line.
+fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, DecodeError> {
+    if buffer.starts_with(b"\r\n") {
+        buffer.advance(2);
+        return Ok(Some(HeaderMap::new()));
+    }
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    match httparse::parse_headers(buffer, &mut fields) {
+        Ok(httparse::Status::Complete((length, parsed))) if length <= MAX_TRAILER_BYTES => {
+            let spans = spans_of(buffer, parsed);
+            let section = buffer.split_to(length).freeze();
+            header_map(&section, &spans)
+                .map(Some)
+                .map_err(|_| DecodeError::Trailers)
+        }
+        Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => Ok(None),
+        _ => Err(DecodeError::Trailers),
+    }
+}

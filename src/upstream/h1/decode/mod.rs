@@ -1,0 +1,31 @@
+//! A response from bytes: strict, bounded, any bytes accepted without panicking.
+
+mod body;
+mod head;
+#[cfg(test)]
+mod tests;
+
+pub(super) use body::{BodyDecoder, Piece};
+pub(super) use head::{BodyFraming, ResponseHead, take_head};
+
+/// Most response header fields, and trailer fields (SPEC §2.3).
+const MAX_HEADERS: usize = 100;
+
+/// Why bytes are no acceptable response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("no HTTP/1 response head")]
+    Head,
+    #[error("response head larger than 64 KiB")]
+    HeadTooLarge,
+    #[error("more than 100 response headers")]
+    TooManyHeaders,
+    #[error("invalid or differing Content-Length")]
+    ContentLength,
+    #[error("Transfer-Encoding other than exactly `chunked`, or beside Content-Length")]
+    TransferEncoding,
+    #[error("malformed chunk")]
+    Chunk,
+    #[error("malformed trailers, or larger than 16 KiB")]
+    Trailers,
+}
