@@ -89,7 +89,7 @@ const fn row(kind: Kind) -> (u16, Cause, &'static str, u8, Level) {
         Kind::UnknownService => (404, C::UnknownService, "destination_not_found", grpc::UNIMPLEMENTED, CLIENT),
         Kind::CrossSite => (403, C::AuthDenied, "http_request_denied", grpc::PERMISSION_DENIED, CLIENT),
         Kind::Misdirected => (421, C::BadRequest, "http_request_denied", grpc::UNAVAILABLE, CLIENT),
-        Kind::NotFound => (404, C::BadRequest, "http_request_error", grpc::UNIMPLEMENTED, CLIENT),
+        Kind::NotFound => (404, C::UnknownService, "http_request_error", grpc::UNIMPLEMENTED, CLIENT),
         Kind::Loop => (508, C::Loop, "proxy_loop_detected", grpc::FAILED_PRECONDITION, PASSING),
         Kind::ConnectRefused => (502, C::UpstreamConnectRefused, "connection_refused", grpc::UNAVAILABLE, PASSING),
         Kind::ConnectTimeout => (504, C::UpstreamConnectTimeout, "connection_timeout", grpc::DEADLINE_EXCEEDED, PASSING),

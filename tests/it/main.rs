@@ -45,6 +45,7 @@ mod pg_boundary;
 mod pg_demo;
 mod pg_migrate;
 mod pg_provision;
+mod problems_clear;
 mod protocol;
 mod readme;
 mod reference_files;

@@ -63,7 +63,7 @@ async fn the_observe_door_changes_nothing() {
             let response = fixture.observe(method, path).await;
             assert_eq!(response.status, 404, "{method} {path}");
             let problem: Value = serde_json::from_str(&response.body).expect("a problem");
-            assert_eq!(problem["cause"], "bad_request");
+            assert_eq!(problem["cause"], "unknown_service");
         }
     }
     assert!(fixture.commands.try_recv().is_err());
