@@ -1,7 +1,7 @@
 //! Who holds what only one service can hold: ports, and places in databases.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::model::{ProcessSettings, ServiceName, ServiceSpec};
@@ -15,6 +15,14 @@ pub(super) struct Listen {
 }
 
 impl Listen {
+    /// Where an app calls a dependency: calls come from this machine only.
+    pub(super) const fn exit(port: u16) -> Self {
+        Self {
+            ip: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            port,
+        }
+    }
+
     /// Whether one connection could belong to both. Port 0 is any free one.
     pub(super) fn overlaps(self, other: Self) -> bool {
         let any = |ip: Option<IpAddr>| ip.is_none_or(|ip| ip.is_unspecified());
@@ -44,6 +52,26 @@ impl Wanted {
         }
     }
 
+    /// Every port it holds under these settings: its own, and on loopback those
+    /// of its dependencies.
+    fn ports(&self, settings: &ProcessSettings) -> Vec<Claim> {
+        let own = Claim {
+            key: "port",
+            listen: self.listen(settings),
+        };
+        let exits = self.local_ports().into_iter().map(|port| Claim {
+            key: "dependencies",
+            listen: Listen::exit(port),
+        });
+        std::iter::once(own).chain(exits).collect()
+    }
+
+    /// The `localPort`s of its dependencies.
+    pub(super) fn local_ports(&self) -> BTreeSet<u16> {
+        let dependencies = self.spec().into_iter().flat_map(|spec| &spec.dependencies);
+        dependencies.filter_map(|one| one.local_port).collect()
+    }
+
     /// The good version.
     pub(super) fn spec(&self) -> Option<&Arc<ServiceSpec>> {
         match self {
@@ -70,6 +98,14 @@ struct Place {
     port: u16,
     database: Arc<str>,
     schema: Arc<str>,
+}
+
+/// One port of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    /// Key of the service file that names it.
+    key: &'static str,
+    listen: Listen,
 }
 
 /// Why a version cannot come into force.
@@ -126,85 +162,87 @@ struct Round<'a> {
 impl Round<'_> {
     fn clashes(&self, after: &BTreeMap<&ServiceName, &Wanted>) -> BTreeMap<ServiceName, Clash> {
         let mut found = BTreeMap::new();
-        let mut ports: BTreeMap<u16, Vec<(&ServiceName, &Wanted)>> = BTreeMap::new();
+        let mut ports: BTreeMap<u16, Vec<(&ServiceName, Claim)>> = BTreeMap::new();
         let mut places: BTreeMap<Place, Vec<&ServiceName>> = BTreeMap::new();
         for (name, wanted) in after {
-            let listen = wanted.listen(self.settings);
-            ports.entry(listen.port).or_default().push((name, wanted));
+            for claim in wanted.ports(self.settings) {
+                let claimants = ports.entry(claim.listen.port).or_default();
+                claimants.push((name, claim));
+            }
             if let Some(place) = wanted.place() {
                 places.entry(place).or_default().push(name);
             }
         }
         for (port, claimants) in ports {
-            for (index, (left, left_wanted)) in claimants.iter().enumerate() {
-                let listen = left_wanted.listen(self.settings);
-                for (right, right_wanted) in claimants.iter().skip(index + 1) {
-                    if !listen.overlaps(right_wanted.listen(self.settings)) {
+            for (index, (left, claim)) in claimants.iter().enumerate() {
+                for (right, other) in claimants.iter().skip(index + 1) {
+                    // What a file says against itself is said by the compiler.
+                    if left == right || !claim.listen.overlaps(other.listen) {
                         continue;
                     }
-                    let holds = |name: &ServiceName, wanted: &Wanted| {
-                        self.in_force.get(name).is_some_and(|held| {
-                            held.listen(self.settings) == wanted.listen(self.settings)
-                        })
-                    };
-                    let held = (holds(left, left_wanted), holds(right, right_wanted));
-                    self.decide(
-                        &mut found,
-                        (left, right),
-                        held,
-                        "port",
-                        &format!("port {port}"),
-                    );
+                    let sides = [(*left, *claim), (*right, *other)];
+                    let sides = sides.map(|(name, claim)| Side {
+                        name,
+                        key: claim.key,
+                        holds: self.holds(name, claim.listen),
+                    });
+                    self.decide(&mut found, sides, &format!("port {port}"));
                 }
             }
         }
         for (place, claimants) in places {
             for (index, left) in claimants.iter().enumerate() {
                 for right in claimants.iter().skip(index + 1) {
-                    let holds = |name: &ServiceName| {
-                        let held = self.in_force.get(name).and_then(Wanted::place);
-                        held.as_ref() == Some(&place)
-                    };
-                    let held = (holds(left), holds(right));
                     let what = format!("schema {} of database {}", place.schema, place.database);
-                    self.decide(&mut found, (left, right), held, "database", &what);
+                    let sides = [*left, *right].map(|name| Side {
+                        name,
+                        key: "database",
+                        holds: self.in_force.get(name).and_then(Wanted::place).as_ref()
+                            == Some(&place),
+                    });
+                    self.decide(&mut found, sides, &what);
                 }
             }
         }
         found
     }
 
-    fn decide(
-        &self,
-        found: &mut BTreeMap<ServiceName, Clash>,
-        (left, right): (&ServiceName, &ServiceName),
-        (left_holds, right_holds): (bool, bool),
-        key: &'static str,
-        what: &str,
-    ) {
-        let mut refuse = |name: &ServiceName, other: &ServiceName, verb: &str| {
-            if self.candidates.contains_key(name) && !self.refused.contains_key(name) {
-                let message = format!("{what} {verb} {other}");
-                found.entry(name.clone()).or_insert(Clash { key, message });
+    /// Whether the version in force has this very port, for whatever.
+    fn holds(&self, name: &ServiceName, listen: Listen) -> bool {
+        let held = self.in_force.get(name);
+        let held = held.map(|held| held.ports(self.settings));
+        held.is_some_and(|held| held.iter().any(|claim| claim.listen == listen))
+    }
+
+    fn decide(&self, found: &mut BTreeMap<ServiceName, Clash>, sides: [Side<'_>; 2], what: &str) {
+        let [left, right] = sides;
+        for (one, other) in [(left, right), (right, left)] {
+            let may_be_refused =
+                self.candidates.contains_key(one.name) && !self.refused.contains_key(one.name);
+            if one.holds || !may_be_refused {
+                continue;
             }
-        };
-        if !left_holds {
-            let verb = if right_holds {
+            let verb = if other.holds {
                 "belongs to"
             } else {
                 "is also claimed by"
             };
-            refuse(left, right, verb);
-        }
-        if !right_holds {
-            let verb = if left_holds {
-                "belongs to"
-            } else {
-                "is also claimed by"
-            };
-            refuse(right, left, verb);
+            let message = format!("{what} {verb} {}", other.name);
+            let key = one.key;
+            found
+                .entry(one.name.clone())
+                .or_insert(Clash { key, message });
         }
     }
+}
+
+/// One of two that claim the same.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    name: &'a ServiceName,
+    key: &'static str,
+    /// In force, it has it already.
+    holds: bool,
 }
 
 #[cfg(test)]

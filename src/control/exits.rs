@@ -1,15 +1,11 @@
 //! Listeners for what apps call: a port per dependency, and the shared door.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
 
 use super::claims::{Listen, Wanted};
 use super::force::{Candidate, Committed, Force, Held, Refusal};
 use crate::model::{DoorListen, ProcessSettings, ServiceName};
 use crate::net::{BindError, BoundGroup, ListenerId, OpenListener, Purpose, bind_group};
-
-/// Calls come from this machine only.
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The open ports of a service's dependencies, by number.
 pub(super) type Exits = BTreeMap<u16, Held>;
@@ -26,14 +22,6 @@ pub(super) struct Bound {
 /// One list of listeners to open per worker.
 pub(super) type Opening = Vec<Vec<OpenListener>>;
 
-fn local_ports(wanted: &Wanted) -> BTreeSet<u16> {
-    let dependencies = wanted
-        .spec()
-        .into_iter()
-        .flat_map(|spec| &spec.dependencies);
-    dependencies.filter_map(|one| one.local_port).collect()
-}
-
 fn calls_others(wanted: &Wanted) -> bool {
     wanted
         .spec()
@@ -49,9 +37,9 @@ impl Force {
     ) -> Result<BTreeMap<u16, BoundGroup>, BindError> {
         let held = self.services.get(name).map(|service| &service.exits);
         let mut bound = BTreeMap::new();
-        for port in local_ports(wanted) {
+        for port in wanted.local_ports() {
             if !held.is_some_and(|held| held.contains_key(&port)) {
-                bound.insert(port, bind_group(Some(LOOPBACK), port, self.workers.len())?);
+                bound.insert(port, self.bind(Listen::exit(port))?);
             }
         }
         Ok(bound)
@@ -67,16 +55,10 @@ impl Force {
         open: &mut Opening,
         close: &mut Vec<Held>,
     ) -> Exits {
-        let ports = local_ports(wanted);
+        let ports = wanted.local_ports();
         for (port, group) in bound {
-            let listen = Listen {
-                ip: Some(LOOPBACK),
-                port,
-            };
-            held.insert(
-                port,
-                self.hand_out(group, listen, slot, Purpose::LocalPort(port), open),
-            );
+            let (listen, purpose) = (Listen::exit(port), Purpose::LocalPort(port));
+            held.insert(port, self.hand_out(group, listen, slot, purpose, open));
         }
         held.retain(|port, listener| {
             let kept = ports.contains(port);

@@ -282,14 +282,17 @@ impl Force {
             .is_some_and(|service| service.listener.listen == listen)
     }
 
-    fn bind(&self, listen: Listen) -> Result<BoundGroup, BindError> {
+    /// Binds a port that nobody outside this process holds. Whether it may pass
+    /// from one service to another was decided with the claims.
+    pub(super) fn bind(&self, listen: Listen) -> Result<BoundGroup, BindError> {
         let now = Instant::now();
         let closing = self.closing.iter().filter(|(_, until)| *until > now);
-        let ours = self
-            .services
-            .values()
-            .map(|service| &service.listener.listen)
-            .chain(closing.map(|(listen, _)| listen))
+        let held = self.services.values().flat_map(|service| {
+            let exits = service.exits.values();
+            exits.chain([&service.listener]).map(|held| held.listen)
+        });
+        let ours = held
+            .chain(closing.map(|(listen, _)| *listen))
             .any(|held| held.overlaps(listen));
         let bind = if ours { join_group } else { bind_group };
         bind(listen.ip, listen.port, self.workers.len())

@@ -72,6 +72,13 @@ impl Exit {
         exit
     }
 
+    /// The port it listens on.
+    pub(super) fn number(&self) -> u16 {
+        match self.entry {
+            Entry::LocalPort { port, .. } | Entry::Door { port } => port,
+        }
+    }
+
     /// What a listener that is no service's public port stands for.
     pub(super) fn entry(listener: &OpenListener) -> Option<Entry> {
         match listener.purpose {

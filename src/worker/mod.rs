@@ -281,7 +281,9 @@ impl Worker {
 
     /// Where a new listener has the port, connections must not reach the old one.
     fn hand_over_ports(&mut self) {
-        let wanted: HashSet<u16> = self.ports.values().map(|port| port.number()).collect();
+        let exits = self.exits.values().map(|exit| exit.number());
+        let ports = self.ports.values().map(|port| port.number());
+        let wanted: HashSet<u16> = ports.chain(exits).collect();
         for Retiring { port, hurry } in &self.retiring {
             if wanted.contains(&port.number()) {
                 hurry.cancel();

@@ -39,6 +39,7 @@ mod outbound_balance;
 mod outbound_breaker;
 mod outbound_clients;
 mod outbound_drain;
+mod outbound_handover;
 mod outbound_names;
 mod outbound_refusals;
 mod pg_boundary;
