@@ -40,7 +40,7 @@
 //! | 2 | [`reply`] | failure to answer: the one set of tables |
 //! | 2 | [`config`] | files and environment to specs, with every problem at once |
 //! | 2 | [`trace`] | trace context and request ids |
-//! | 3 | [`net`] | binding, accepting, connections, deadlines, the cold client |
+//! | 3 | [`net`] | binding, accepting, connections, TLS, deadlines, the cold client |
 //! | 4 | [`upstream`] | the data path's client: pools, the HTTP/1.1 codec, HTTP/2, clusters, monitors |
 //! | 4 | [`pg`] | PostgreSQL: the connection, the pool, what is prepared before it opens |
 //! | 5 | [`auth`] | rules, strategies, identity |
@@ -57,8 +57,9 @@
 //!
 //! # A request
 //!
-//! `net::accept_loop` → `worker::port` takes a permit, tells HTTP/1 from
-//! HTTP/2 → `net::serve_http1` (hyper; our deadlines, our drain) →
+//! `net::accept_loop` → `worker::port` takes a permit, shakes hands where there
+//! is TLS (`worker::secure`), tells HTTP/1 from HTTP/2 → `net::serve_http1`
+//! (hyper; our deadlines, our drain) →
 //! [`inbound::Door::handle`]: begin the record → limits, framing, host → strip
 //! reserved headers → `/health`? → place in flight → `auth` → headers toward the
 //! app → [`forward::send`] → [`upstream`] → response headers cleaned → the body

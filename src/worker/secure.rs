@@ -145,7 +145,9 @@ impl Port {
     /// force since the handshake began.
     fn still_admits(&self, certificate: &PeerCertificate, tls: &ServerTls) -> bool {
         let judge = self.peers().judged_by.borrow().clone();
-        judge.is_none_or(|judge| judge.has_authorities_of(tls) || judge.admits(certificate))
+        judge.is_none_or(|judge| {
+            !judge.judges_clients() || judge.has_authorities_of(tls) || judge.admits(certificate)
+        })
     }
 
     /// Ends connections whose certificates the authorities in force do not
@@ -156,7 +158,8 @@ impl Port {
             return;
         };
         let before = self.peers().judged_by.replace(Some(Arc::clone(tls)));
-        if before.is_none_or(|before| before.has_authorities_of(tls)) {
+        // Without a `clientCa` nothing rests on certificates any more.
+        if !tls.judges_clients() || before.is_none_or(|before| before.has_authorities_of(tls)) {
             return;
         }
         let peers = self.peers().open.borrow();

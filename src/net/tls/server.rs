@@ -118,10 +118,14 @@ impl ServerTls {
         self.expires
     }
 
-    /// Whether clients are judged by the same authorities.
+    /// Whether clients that show a certificate are judged at all.
+    pub fn judges_clients(&self) -> bool {
+        self.clients.is_some()
+    }
+
+    /// Whether they are judged by the same authorities.
     pub fn has_authorities_of(&self, other: &Self) -> bool {
-        let of = |tls: &Self| tls.clients.as_ref().map(|one| one.authorities.clone());
-        of(self) == of(other)
+        std::ptr::eq(self, other) || authorities(&self.clients) == authorities(&other.clients)
     }
 
     /// Whether a client that showed this would be admitted now.
@@ -188,10 +192,9 @@ impl ServerTls {
 
     /// Whether a session of this one may go on under `spec`.
     fn admits_like(&self, spec: &TlsServerSpec, clients: &Option<Clients>) -> bool {
-        let of = |clients: &Option<Clients>| clients.as_ref().map(|one| one.authorities.clone());
         self.spec.require_client_cert == spec.require_client_cert
             && self.spec.min_version == spec.min_version
-            && of(&self.clients) == of(clients)
+            && authorities(&self.clients) == authorities(clients)
     }
 }
 
@@ -215,6 +218,10 @@ impl Clients {
             verifier: builder.build().map_err(|_| TlsError::NoRoots)?,
         })
     }
+}
+
+fn authorities(clients: &Option<Clients>) -> Option<&[CertificateDer<'static>]> {
+    clients.as_ref().map(|clients| &clients.authorities[..])
 }
 
 fn new_tickets() -> Result<Arc<dyn ProducesTickets>, TlsError> {
