@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::expiry::Expiries;
@@ -21,10 +20,6 @@ use crate::telemetry::supervise::Supervisor;
 use crate::upstream::cluster::Cluster;
 use crate::worker;
 
-/// Names looked up at a time: a resolver that hangs must not take every thread
-/// of the blocking pool.
-const LOOKUPS: usize = 8;
-
 /// Owns every task that belongs to a service.
 pub(super) struct Following {
     metrics: Metrics,
@@ -33,7 +28,6 @@ pub(super) struct Following {
     sql: Sql,
     services: BTreeMap<ServiceName, Monitors>,
     names: BTreeMap<ServiceName, Vec<Name>>,
-    lookups: Arc<Semaphore>,
     spans: Spans,
     expiries: Expiries,
 }
@@ -60,7 +54,6 @@ impl Following {
             supervisor,
             services: BTreeMap::new(),
             names: BTreeMap::new(),
-            lookups: Arc::new(Semaphore::new(LOOKUPS)),
             spans,
             expiries: Expiries::default(),
         }
@@ -73,12 +66,13 @@ impl Following {
         let mut old = self.names.remove(name).unwrap_or_default();
         let names = ready.dependencies.iter().map(|dependency| {
             let cluster = &dependency.cluster;
+            cluster.come_into_force();
             let same =
                 |known: &Name| Arc::ptr_eq(&known.cluster, cluster) && known.refresh == refresh;
             match old.iter().position(same) {
                 Some(index) => old.swap_remove(index),
                 None => Name {
-                    _task: cluster.follow(refresh, Arc::clone(&self.lookups), &self.supervisor),
+                    _task: cluster.follow(refresh, &self.supervisor),
                     cluster: Arc::clone(cluster),
                     refresh,
                 },

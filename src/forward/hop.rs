@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::client::is_forwarding;
-use super::reserved::{Reserved, remove_where};
+use super::reserved::{Reserved, fold, remove_where};
 use crate::model::{Failure, Kind};
 use crate::upstream::TrailerFilter;
 
@@ -88,8 +88,11 @@ pub fn trailer_filter(reserved: Arc<Reserved>, rule: TrailerRule) -> TrailerFilt
     })
 }
 
+/// However it is spelled: many app servers fold `_` and `-` together.
 fn is_credential(name: &HeaderName) -> bool {
-    *name == header::AUTHORIZATION || *name == header::COOKIE || name.as_str() == "x-api-key"
+    *name == header::AUTHORIZATION
+        || *name == header::COOKIE
+        || name.as_str().bytes().map(fold).eq(*b"x-api-key")
 }
 
 /// The names in `Trailer`, without those in `named`.
@@ -105,7 +108,7 @@ fn announced(headers: &HeaderMap, named: &Names) -> Names {
 
 /// Removes from decoded trailers what may not stand there: hop-by-hop and
 /// framing fields (RFC 9110 §6.5.1).
-pub fn strip_trailers(trailers: &mut HeaderMap) {
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
     let named = named_by_connection(trailers);
     strip(trailers, &named);
     trailers.remove(header::CONTENT_LENGTH);
@@ -194,7 +197,7 @@ mod tests {
             ("connection", "x-named"),
             (
                 "trailer",
-                "x-sum, x-named, x-auth-subject, authorization, x_forwarded_for",
+                "x-sum, x-named, x-auth-subject, authorization, x_forwarded_for, x_api_key",
             ),
         ]);
         let asked = strip_request(&mut map).expect("legal");
@@ -204,6 +207,7 @@ mod tests {
             ("x-auth-subject", "1"),
             ("authorization", "1"),
             ("x_forwarded_for", "1"),
+            ("x_api_key", "1"),
             ("x-unannounced", "1"),
         ]);
         let reserved = Arc::new(Reserved::new([]));

@@ -65,6 +65,15 @@ impl Reserved {
     }
 }
 
+/// Removes a field however its name is spelled (ID-1).
+pub fn remove_folded(headers: &mut HeaderMap, name: &HeaderName) {
+    let name = name.as_str();
+    remove_where(headers, |other| {
+        let other = other.as_str();
+        other.len() == name.len() && other.bytes().map(fold).eq(name.bytes().map(fold))
+    });
+}
+
 /// Removes all fields whose name fits. Costs no allocation while none does.
 pub(super) fn remove_where(headers: &mut HeaderMap, fits: impl Fn(&HeaderName) -> bool) {
     let found: SmallVec<[HeaderName; 4]> =
@@ -129,6 +138,24 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a legal name");
             assert!(!reserved().contains(&name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_field_is_removed_in_every_spelling() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "x-api-key",
+            "x_api_key",
+            "x.api-key",
+            "x-api-keys",
+            "x-apikey",
+        ] {
+            headers.append(name, HeaderValue::from_static("mine"));
+        }
+        remove_folded(&mut headers, &HeaderName::from_static("x-api-key"));
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["x-api-keys", "x-apikey"]);
     }
 
     #[test]

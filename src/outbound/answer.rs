@@ -233,7 +233,7 @@ pub(super) fn finish(
     response.map(|body| CallBody {
         body,
         record,
-        _pick: pick,
+        pick,
         watch: ending.watch,
     })
 }
@@ -243,8 +243,19 @@ pub struct CallBody {
     body: AnswerBody,
     /// `None` where a tunnel has taken it.
     record: Option<Record>,
-    _pick: Option<Pick>,
+    pick: Option<Pick>,
     watch: Rc<Watch>,
+}
+
+impl CallBody {
+    fn ended(&mut self) {
+        if let Some(record) = &mut self.record {
+            record.completed();
+        }
+        if let Some(pick) = self.pick.take() {
+            pick.completed();
+        }
+    }
 }
 
 impl Body for CallBody {
@@ -269,8 +280,11 @@ impl Body for CallBody {
                     status: facts.status,
                     detail: error.detail.clone().into(),
                 });
+                if let (Some(pick), true) = (this.pick.take(), error.is_theirs()) {
+                    pick.broke_off();
+                }
             }
-            Poll::Ready(None) => record.completed(),
+            Poll::Ready(None) => this.ended(),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }
         frame
@@ -288,10 +302,8 @@ impl Body for CallBody {
 impl Drop for CallBody {
     fn drop(&mut self) {
         // hyper does not poll a body for its end once it says that it is there.
-        if self.body.is_end_stream()
-            && let Some(record) = &mut self.record
-        {
-            record.completed();
+        if self.body.is_end_stream() {
+            self.ended();
         }
         self.watch.request_ended();
     }

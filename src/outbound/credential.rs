@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::directory::Found;
 use crate::auth::{Mint, mint};
+use crate::forward::remove_folded;
 use crate::model::{DependencyCredential, JwtAlgorithm};
 use crate::snapshot::Dependency;
 
@@ -67,6 +68,8 @@ pub(super) fn attach(headers: &mut HeaderMap, found: &Found) {
     }
     let Found { caller, route, .. } = found;
     if let Some(key) = &route.dependency.api_key {
+        // Many app servers fold `_` and `-` together.
+        remove_folded(headers, &API_KEY);
         headers.insert(API_KEY, key.clone());
     }
     if !headers.contains_key(header::AUTHORIZATION)

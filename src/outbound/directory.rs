@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use http::HeaderValue;
 
 use super::credential::Minted;
+use crate::forward::Reserved;
 use crate::model::{Limits, ProcessSettings};
 use crate::net::deadline::Deadlines;
 use crate::snapshot::{Dependency, Ready, Service, Snapshot};
@@ -15,7 +16,6 @@ use crate::telemetry::log::LogHandle;
 use crate::telemetry::record::Recorder;
 use crate::telemetry::spans::SpanBuffer;
 use crate::trace::IdGenerator;
-use crate::upstream::TrailerFilter;
 use crate::upstream::cluster::Lanes;
 
 /// What all calls of a worker share.
@@ -25,8 +25,7 @@ pub struct CallerParts {
     pub ids: IdGenerator,
     pub log: LogHandle,
     /// What apps may not send (ID-1), from headers and trailers.
-    pub reserved: crate::forward::Reserved,
-    pub trailer_filter: TrailerFilter,
+    pub reserved: Arc<Reserved>,
     pub spans: Rc<SpanBuffer>,
 }
 
@@ -74,18 +73,12 @@ impl CallerParts {
         log: LogHandle,
         spans: Rc<SpanBuffer>,
     ) -> Rc<Self> {
-        let reserved = crate::forward::Reserved::new([]);
-        let in_trailers = reserved.clone();
         Rc::new(Self {
             index,
             deadlines,
             log,
             ids: IdGenerator::new(),
-            trailer_filter: Rc::new(move |trailers| {
-                in_trailers.strip(trailers);
-                crate::forward::strip_trailers(trailers);
-            }),
-            reserved,
+            reserved: Arc::new(Reserved::new([])),
             spans,
         })
     }

@@ -9,6 +9,7 @@
 mod answer;
 mod credential;
 mod directory;
+mod judgement;
 mod send;
 mod target;
 
@@ -22,7 +23,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use crate::forward::{self, AnswerBody};
+use crate::forward::{self, AnswerBody, TrailerRule};
 use crate::model::{Failure, Kind};
 use crate::reply;
 use crate::telemetry::record::{Record, SpanSeed};
@@ -245,8 +246,14 @@ impl Door {
         };
         let body = match framing {
             Framing::None => RequestBody::empty(),
-            Framing::Length(_) | Framing::Chunked => {
-                RequestBody::client(body, None, Some(Rc::clone(&shared.trailer_filter)))
+            Framing::Length(_) => RequestBody::client(body, None, None),
+            Framing::Chunked => {
+                let rule = match parts.version < Version::HTTP_2 {
+                    true => TrailerRule::Announced(asked.trailers),
+                    false => TrailerRule::AnyName,
+                };
+                let filter = forward::trailer_filter(Arc::clone(&shared.reserved), rule);
+                RequestBody::client(body, None, Some(filter))
             }
         };
         Ok((head, body))

@@ -2,28 +2,31 @@
 //! says about it.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use http::Method;
 use http::header::HOST;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::directory::Route;
+use super::judgement::Judgement;
 use crate::model::Kind;
 use crate::net::deadline::Deadline;
-use crate::snapshot::Dependency;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::cluster::{Admission, Pick};
 use crate::upstream::h1::{Framing, RequestHead};
-use crate::upstream::{self, RequestBody, UpstreamError, UpstreamResponse};
+use crate::upstream::{self, Delivery, Pool, RequestBody, UpstreamError, UpstreamResponse};
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Longest pause before a retry.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Added to the timeout of the whole, so that an address that is silent for
 /// all of it is seen as such by its own timeout first.
 const GRACE: Duration = Duration::from_millis(200);
+/// A probe whose client has not given the whole body by then is none: others
+/// must not wait for it.
+const PROBE_UPLOAD: Duration = Duration::from_secs(1);
 
 /// A response, and how it was come by.
 pub(super) struct Sent {
@@ -45,7 +48,7 @@ pub(super) struct Unsent {
 pub(super) async fn send(
     route: &Rc<Route>,
     head: RequestHead,
-    body: RequestBody,
+    mut body: RequestBody,
     retried: impl Fn(RetryReason),
 ) -> Result<Sent, Unsent> {
     let dependency = &route.dependency;
@@ -57,6 +60,7 @@ pub(super) async fn send(
         retries_left: dependency.spec.retries,
         free_retry: true,
         avoid: None,
+        delivery: (head.framing != Framing::None).then(|| body.delivery()),
         route,
         head,
     };
@@ -81,8 +85,19 @@ struct Call<'a> {
     retries_left: u32,
     /// RETRY-1 and RETRY-2, once.
     free_retry: bool,
-    /// The address that failed last.
+    /// The address asked last.
     avoid: Option<SocketAddr>,
+    /// Of the body, where there is one.
+    delivery: Option<Rc<Delivery>>,
+}
+
+/// An attempt without an answer.
+struct Failed {
+    error: UpstreamError,
+    /// For another attempt.
+    body: Option<RequestBody>,
+    /// It speaks against the address.
+    theirs: bool,
 }
 
 /// What to do after an attempt.
@@ -106,14 +121,17 @@ impl Call<'_> {
             self.attempt += 1;
             self.avoid = Some(pick.address());
             self.head.headers.insert(HOST, pick.host().clone());
-            match self.attempt_on(&pick, body).await {
+            match self.attempt_on(&mut pick, body).await {
                 Ok(response) => {
                     let judged = Judgement::of(&response, &self.route.dependency);
                     match judged.well {
                         true => pick.succeeded(&mut self.admission),
                         false => pick.failed(&mut self.admission),
                     }
-                    let again = judged.may_repeat && bodiless && self.may_retry();
+                    let again = judged.may_repeat
+                        && bodiless
+                        && is_idempotent(&self.head.method)
+                        && self.may_retry();
                     if !again {
                         let attempt = self.attempt;
                         return Ok(Sent {
@@ -126,8 +144,12 @@ impl Call<'_> {
                     retried(RetryReason::Status);
                     self.pause().await?;
                 }
-                Err((error, returned)) => {
-                    if error.is_theirs() {
+                Err(Failed {
+                    error,
+                    body: returned,
+                    theirs,
+                }) => {
+                    if theirs {
                         pick.failed(&mut self.admission);
                     }
                     let next = self.after(&error);
@@ -151,16 +173,63 @@ impl Call<'_> {
 
     /// One attempt; the deadline of the whole ends it too.
     async fn attempt_on(
-        &self,
-        pick: &Pick,
+        &mut self,
+        pick: &mut Pick,
         body: RequestBody,
-    ) -> Result<UpstreamResponse, (UpstreamError, Option<RequestBody>)> {
-        let expired = std::future::poll_fn(|context| self.deadline.poll_expired(context));
-        tokio::select! {
-            biased;
-            outcome = once(pick, &self.head, body) => outcome,
-            () = expired => Err((out_of_time(), None)),
+    ) -> Result<UpstreamResponse, Failed> {
+        let began = Instant::now();
+        let pool = Rc::clone(pick.pool());
+        let is_probe = self.admission.is_probe() || pick.is_probe();
+        let mut attempt = pin!(once(&pool, &self.head, body));
+        let mut expired = pin!(std::future::poll_fn(|context| self
+            .deadline
+            .poll_expired(context)));
+        let mut hogs = pin!(async {
+            match is_probe && self.delivery.is_some() {
+                true => tokio::time::sleep(PROBE_UPLOAD).await,
+                false => std::future::pending().await,
+            }
+        });
+        let mut watched = true;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut attempt => {
+                    return outcome.map_err(|(error, body)| Failed {
+                        theirs: error.is_theirs(),
+                        error,
+                        body,
+                    });
+                }
+                () = &mut expired => {
+                    return Err(Failed {
+                        theirs: self.was_silent_since(began),
+                        error: out_of_time(Some(pick.address())),
+                        body: None,
+                    });
+                }
+                () = &mut hogs, if watched => {
+                    watched = false;
+                    let delivery = self.delivery.as_ref();
+                    if delivery.is_some_and(|delivery| delivery.completed().is_none()) {
+                        self.admission.give_probe_back();
+                        pick.give_probe_back();
+                    }
+                }
+            }
         }
+    }
+
+    /// Whether an address asked at `began` had the whole of the timeout for its
+    /// answer. A client that was slow, or attempts before, leave it less: then
+    /// silence says nothing about it.
+    fn was_silent_since(&self, began: Instant) -> bool {
+        let asked = match &self.delivery {
+            Some(delivery) => delivery.completed().map(|given| given.max(began)),
+            None => Some(began),
+        };
+        let timeout = self.route.dependency.spec.timeout;
+        asked.is_some_and(|asked| asked.elapsed() >= timeout)
     }
 
     fn after(&mut self, error: &UpstreamError) -> Next {
@@ -206,17 +275,16 @@ impl Call<'_> {
         let expired = std::future::poll_fn(|context| self.deadline.poll_expired(context));
         tokio::select! {
             () = tokio::time::sleep(pause) => Ok(()),
-            () = expired => Err(out_of_time()),
+            () = expired => Err(out_of_time(self.avoid)),
         }
     }
 }
 
 async fn once(
-    pick: &Pick,
+    pool: &Rc<Pool>,
     head: &RequestHead,
     body: RequestBody,
 ) -> Result<UpstreamResponse, (UpstreamError, Option<RequestBody>)> {
-    let pool = pick.pool();
     if head.http2 {
         let room = match pool.room().await {
             Ok(room) => room,
@@ -236,76 +304,11 @@ async fn once(
     outcome.map_err(|(error, body)| (error, Some(body)))
 }
 
-/// What an answer says about whoever gave it.
-struct Judgement {
-    /// The address does its work.
-    well: bool,
-    /// Another attempt may fare better and does no harm.
-    may_repeat: bool,
-}
-
-impl Judgement {
-    fn of(response: &UpstreamResponse, dependency: &Dependency) -> Self {
-        let words = Words::of(&response.headers, dependency);
-        let status = response.status;
-        let unavailable = response
-            .headers
-            .get(GRPC_STATUS)
-            .is_some_and(|code| code == "14");
-        let bad = unavailable
-            || (status.is_server_error()
-                && status != StatusCode::NOT_IMPLEMENTED
-                && status != StatusCode::HTTP_VERSION_NOT_SUPPORTED);
-        let gateway = matches!(status.as_u16(), 502..=504);
-        Self {
-            // A farther hop that fails is not this one's fault.
-            well: !bad || words == Words::Farther,
-            may_repeat: gateway
-                && match words {
-                    Words::NextHop => true,
-                    Words::Farther => false,
-                    // Behind a sidecar it may be about anything farther on.
-                    Words::Unsigned => !dependency.spec.has_sidecar,
-                },
-        }
-    }
-}
-
-/// Whose words an answer is, by `Proxy-Status` (RFC 9209).
-#[derive(PartialEq, Eq)]
-enum Words {
-    Unsigned,
-    /// The dependency's own sidecar says so, about its app.
-    NextHop,
-    /// Somebody behind it.
-    Farther,
-}
-
-impl Words {
-    fn of(headers: &HeaderMap, dependency: &Dependency) -> Self {
-        let mut values = headers.get_all(PROXY_STATUS).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return match headers.contains_key(PROXY_STATUS) {
-                true => Self::Farther,
-                false => Self::Unsigned,
-            };
-        };
-        let text = value.to_str().unwrap_or_default();
-        let (who, rest) = text.split_once(';').unwrap_or((text, ""));
-        let who = who.trim().trim_matches('"');
-        let own = dependency.identity.as_deref() == Some(who);
-        // One of our own that tells of a call it made names whom it called.
-        match own && !rest.contains(',') && !rest.contains("next-hop") {
-            true => Self::NextHop,
-            false => Self::Farther,
-        }
-    }
-}
-
-/// The time of the whole is over; no verdict on the address asked last.
-fn out_of_time() -> UpstreamError {
+/// The time of the whole is over; `asked` is the address asked last.
+fn out_of_time(asked: Option<SocketAddr>) -> UpstreamError {
     let mut error = UpstreamError::connecting(Kind::ResponseTimeout, "no response within timeout");
     error.sent = true;
+    error.address = asked.map(|address| Arc::from(address.to_string()));
     error
 }
 

@@ -58,13 +58,13 @@ fn at_door(
         Some(name) if !asked.proxied => Some(name),
         _ => None,
     };
+    if asked.port.is_some_and(|port| !is_own(port, door_port)) {
+        return Err(unknown());
+    }
     if let Some(name) = named {
         let found = directory.by_name(name).ok_or_else(unknown)?;
         let own = is_for(asked, &found.route.dependency);
         return if own { Ok(found) } else { Err(unknown()) };
-    }
-    if asked.port.is_some_and(|port| !is_own(port, door_port)) {
-        return Err(unknown());
     }
     directory.by_name(asked.name).ok_or_else(unknown)
 }

@@ -25,7 +25,8 @@ pub struct Dependency {
 }
 
 impl Dependency {
-    /// Builds; nothing is looked up. Reads the files of its TLS.
+    /// Builds; nothing is looked up. Reads the files of its TLS. What the
+    /// predecessors know of the same names is taken over.
     ///
     /// # Errors
     /// Files that cannot be read or used.
@@ -33,10 +34,13 @@ impl Dependency {
         caller: &ServiceName,
         spec: &DependencySpec,
         caller_metrics: &ServiceMetrics,
+        predecessors: &[Arc<Self>],
     ) -> Result<Self, TlsError> {
         let label = spec.service.as_ref().map_or(&*spec.name, ServiceName::key);
         let metrics = caller_metrics.peer(label);
-        let cluster = Cluster::new(caller.shared_key(), spec, Arc::clone(&metrics))?;
+        let known = predecessors.iter().map(|known| &*known.cluster);
+        let known: Vec<&Cluster> = known.collect();
+        let cluster = Cluster::new(caller.shared_key(), spec, Arc::clone(&metrics), &known)?;
         let api_key = match &spec.credential {
             // That it can stand in a header was checked with the configuration.
             Some(DependencyCredential::ApiKey(key)) => HeaderValue::from_bytes(key.expose()).ok(),

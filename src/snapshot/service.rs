@@ -170,7 +170,9 @@ impl Service {
                 if let Some(known) = known {
                     return Ok(known);
                 }
-                let made = Dependency::new(&name, dependency, &metrics).map_err(|error| {
+                let predecessors = old.map_or(&[][..], |old| &old.dependencies);
+                let made = Dependency::new(&name, dependency, &metrics, predecessors);
+                let made = made.map_err(|error| {
                     BuildError::Tls(format!("dependencies.{}.tls", dependency.name), error)
                 });
                 made.map(Arc::new)
@@ -267,8 +269,9 @@ fn kept_or_new(
     match known {
         Some(known) if known.spec() == spec => Ok(Arc::clone(known)),
         _ => {
-            let made = Upstream::new(spec.clone()).map_err(|error| BuildError::Tls(key(), error));
+            let made = Upstream::succeeding(spec.clone(), known.map(Arc::as_ref));
             made.map(Arc::new)
+                .map_err(|error| BuildError::Tls(key(), error))
         }
     }
 }

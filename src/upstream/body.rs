@@ -1,9 +1,11 @@
 //! The body of a request on its way to the app.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
@@ -35,6 +37,20 @@ pub struct RequestBody {
     /// More was handed out than is kept.
     overflowed: bool,
     ended: bool,
+    /// Told once the client has given all of it.
+    delivery: Option<Rc<Delivery>>,
+}
+
+/// When the client had given all of a body; for whoever judges how long the
+/// other side took.
+#[derive(Debug, Default)]
+pub struct Delivery(Cell<Option<Instant>>);
+
+impl Delivery {
+    /// `None` while the client owes bytes.
+    pub fn completed(&self) -> Option<Instant> {
+        self.0.get()
+    }
 }
 
 enum Source {
@@ -119,6 +135,25 @@ impl RequestBody {
             replay: Vec::new().into_iter(),
             overflowed: false,
             ended: false,
+            delivery: None,
+        }
+    }
+
+    /// What tells when all of it was given.
+    pub fn delivery(&mut self) -> Rc<Delivery> {
+        let known = self.delivery.get_or_insert_default();
+        let delivery = Rc::clone(known);
+        if self.is_finished() {
+            self.delivered();
+        }
+        delivery
+    }
+
+    fn delivered(&self) {
+        if let Some(Delivery(at)) = self.delivery.as_deref()
+            && at.get().is_none()
+        {
+            at.set(Some(Instant::now()));
         }
     }
 
@@ -205,6 +240,7 @@ impl Body for RequestBody {
         }
         let Some(frame) = ready!(this.poll_source(context)) else {
             this.ended = true;
+            this.delivered();
             return Poll::Ready(None);
         };
         let mut frame = frame?;
@@ -216,9 +252,13 @@ impl Body for RequestBody {
             this.allowance -= length;
             let data = data.clone();
             this.keep(&data);
+            if this.source_is_finished() {
+                this.delivered();
+            }
         } else if let Some(trailers) = frame.trailers_mut() {
             // Trailers are not kept: such a request is not sent again.
             this.forget();
+            this.delivered();
             if let Some(filter) = &this.trailer_filter {
                 filter(trailers);
             }

@@ -5,13 +5,14 @@ pub mod cluster;
 mod error;
 pub mod h1;
 mod h2;
+mod lookup;
 pub mod monitor;
 mod pool;
 mod resolve;
 mod response;
 mod traffic;
 
-pub use body::{BodyError, REPLAY_BYTES, RequestBody, TrailerFilter};
+pub use body::{BodyError, Delivery, REPLAY_BYTES, RequestBody, TrailerFilter};
 pub use error::UpstreamError;
 pub use h2::Room;
 pub use pool::{Connection, Pool, Upstream};

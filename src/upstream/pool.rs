@@ -87,6 +87,20 @@ impl Upstream {
         }
     }
 
+    /// Takes over what is known of the same target.
+    ///
+    /// # Errors
+    /// As [`Upstream::new`].
+    pub fn succeeding(spec: UpstreamSpec, predecessor: Option<&Self>) -> Result<Self, TlsError> {
+        let mut made = Self::new(spec)?;
+        if let Some(old) = predecessor
+            && old.spec.target == made.spec.target
+        {
+            made.resolver.clone_from(&old.resolver);
+        }
+        Ok(made)
+    }
+
     /// Whether TLS is spoken.
     pub(super) fn is_secure(&self) -> bool {
         self.tls.is_some()
@@ -175,6 +189,18 @@ impl Upstream {
             }
         }
         !addresses.is_empty()
+    }
+
+    /// What the end of the connect timeout means.
+    fn unreached(&self) -> UpstreamError {
+        let unknown = self.resolver.as_ref().is_some_and(Resolver::is_unknown);
+        let (kind, detail) = match unknown {
+            true => (Kind::Dns, "no look-up in time"),
+            false => (Kind::ConnectTimeout, "no connection in time"),
+        };
+        let mut error = UpstreamError::connecting(kind, detail);
+        error.address = Some(self.label());
+        error
     }
 
     fn label(&self) -> Arc<str> {
@@ -271,11 +297,7 @@ impl Pool {
         let (stream, address) = tokio::select! {
             biased;
             outcome = self.upstream.dial(wire) => outcome?,
-            () = expired => {
-                let mut error = UpstreamError::connecting(Kind::ConnectTimeout, "no connection in time");
-                error.address = Some(self.upstream.label());
-                return Err(error);
-            }
+            () = expired => return Err(self.upstream.unreached()),
         };
         deadline.disarm();
         if !stream.may_be_kept() {

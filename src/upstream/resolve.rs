@@ -3,40 +3,31 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-
-use arc_swap::ArcSwapOption;
+use std::time::Duration;
 
 use super::error::UpstreamError;
+use super::lookup::{Lookup, PAUSE};
 use crate::model::{Kind, UpstreamTarget};
 
 /// After this long an answer is asked for again, in the background; the last
 /// good one is used meanwhile and for as long as there is no better (SPEC §6).
 const REFRESH: Duration = Duration::from_secs(5);
-/// A look-up that takes longer counts as failed.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The addresses of a TCP target, shared by all workers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Resolver {
     /// Known without asking.
     Fixed(Vec<SocketAddr>),
     Name(Arc<NameResolver>),
 }
 
-/// A host name's last good answer.
+/// A host name and when it is asked for.
 #[derive(Debug)]
 pub(super) struct NameResolver {
-    host: Arc<str>,
-    port: u16,
-    answer: ArcSwapOption<Answer>,
+    lookup: Arc<Lookup>,
     refreshing: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Answer {
-    addresses: Vec<SocketAddr>,
-    asked: Instant,
+    /// The last refresh failed, and was told of.
+    failing: AtomicBool,
 }
 
 impl Resolver {
@@ -51,12 +42,19 @@ impl Resolver {
             UpstreamTarget::Tcp { host, port } => Some(match host.parse::<IpAddr>() {
                 Ok(address) => Self::Fixed(vec![SocketAddr::new(address, *port)]),
                 Err(_) => Self::Name(Arc::new(NameResolver {
-                    host: Arc::clone(host),
-                    port: *port,
-                    answer: ArcSwapOption::empty(),
+                    lookup: Lookup::new(Arc::clone(host), *port),
                     refreshing: AtomicBool::new(false),
+                    failing: AtomicBool::new(false),
                 })),
             }),
+        }
+    }
+
+    /// There never was an answer.
+    pub(super) fn is_unknown(&self) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::Name(resolver) => resolver.lookup.good().is_none(),
         }
     }
 
@@ -71,39 +69,45 @@ impl Resolver {
 
 impl NameResolver {
     async fn addresses(self: &Arc<Self>) -> Result<Vec<SocketAddr>, UpstreamError> {
-        let Some(answer) = self.answer.load_full() else {
-            return self.look_up().await;
+        let Some(answer) = self.lookup.good() else {
+            return self.first_answer().await;
         };
-        if answer.asked.elapsed() >= REFRESH && !self.refreshing.swap(true, Ordering::Relaxed) {
-            let resolver = Arc::clone(self);
-            // Ends by itself within LOOKUP_TIMEOUT; nobody waits for it.
-            tokio::spawn(async move {
-                let outcome = resolver.look_up().await;
-                resolver.refreshing.store(false, Ordering::Relaxed);
-                if let Err(error) = outcome {
-                    tracing::warn!(host = %resolver.host, %error, "keeping the last addresses");
-                }
-            });
+        if answer.at.elapsed() >= REFRESH && !self.refreshing.swap(true, Ordering::Relaxed) {
+            // Ends by itself; nobody waits for it.
+            tokio::spawn(Arc::clone(self).refresh());
         }
         Ok(answer.addresses.clone())
     }
 
-    async fn look_up(&self) -> Result<Vec<SocketAddr>, UpstreamError> {
-        let failed = |detail: String| UpstreamError::connecting(Kind::Dns, detail);
-        let lookup = tokio::net::lookup_host((&*self.host, self.port));
-        let addresses: Vec<SocketAddr> = tokio::time::timeout(LOOKUP_TIMEOUT, lookup)
-            .await
-            .map_err(|_| failed(format!("looking up {} took too long", self.host)))?
-            .map_err(|error| failed(format!("{}: {error}", self.host)))?
-            .collect();
-        if addresses.is_empty() {
-            return Err(failed(format!("{} has no address", self.host)));
-        }
-        let answer = Answer {
-            addresses: addresses.clone(),
-            asked: Instant::now(),
+    async fn first_answer(&self) -> Result<Vec<SocketAddr>, UpstreamError> {
+        let outcome = match self.lookup.just_failed() {
+            Some(why) => Err(why),
+            None => self.lookup.asker().ask().await,
         };
-        self.answer.store(Some(Arc::new(answer)));
-        Ok(addresses)
+        match outcome {
+            Ok(answer) => Ok(answer.addresses.clone()),
+            Err(why) => {
+                let detail = format!("{}: {why}", self.lookup.host);
+                Err(UpstreamError::connecting(Kind::Dns, detail))
+            }
+        }
+    }
+
+    /// One line per change, not one per look-up.
+    async fn refresh(self: Arc<Self>) {
+        let outcome = self.lookup.asker().ask().await;
+        let was_failing = self.failing.swap(outcome.is_err(), Ordering::Relaxed);
+        let host = &*self.lookup.host;
+        match &outcome {
+            Err(error) if !was_failing => {
+                tracing::warn!(host, %error, "look-up failed, keeping what is known");
+            }
+            Ok(_) if was_failing => tracing::info!(host, "look-up works again"),
+            Ok(_) | Err(_) => {}
+        }
+        if outcome.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.refreshing.store(false, Ordering::Relaxed);
     }
 }

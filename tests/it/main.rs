@@ -42,6 +42,7 @@ mod outbound_drain;
 mod outbound_handover;
 mod outbound_names;
 mod outbound_refusals;
+mod outbound_verdicts;
 mod pg_boundary;
 mod pg_demo;
 mod pg_migrate;

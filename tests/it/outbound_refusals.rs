@@ -182,6 +182,12 @@ fn each_refusal_has_its_status_and_cause() {
             "unknown_service",
         ),
         (
+            get("payments:22").header("x-outrigger-service", "payments"),
+            house.door,
+            404,
+            "unknown_service",
+        ),
+        (
             Request::new("CONNECT", "payments:80"),
             house.door,
             405,
@@ -233,7 +239,7 @@ fn each_refusal_has_its_status_and_cause() {
         "outrigger_proxy_errors_total",
         &[("cause", "unknown_service"), ("service", "shop/orders")],
     );
-    assert_eq!(errors, 4.0);
+    assert_eq!(errors, 5.0);
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn lanes(services: &[Arc<ServiceMetrics>], families: &mut Vec<proto::MetricFamil
             .collect();
         for peer in peers {
             if !peer.peer.is_empty() {
-                let state = f64::from(peer.circuit.load(Ordering::Relaxed));
+                let state = f64::from(peer.circuit.load().load(Ordering::Relaxed));
                 circuits.add(&[service.name.key(), &peer.peer], state);
             }
             let shards: Vec<&LaneCells> = peer.shards.iter().map(|Padded(s)| s).collect();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use http::Method;
 
 use super::auth::{AuthKey, AuthKeys, AuthResult, KEYS};
@@ -65,7 +66,7 @@ impl ServiceMetrics {
             shards: (0..self.shards.len())
                 .map(|_| Padded(LaneCells::new()))
                 .collect(),
-            circuit: AtomicU8::new(0),
+            circuit: ArcSwap::default(),
         });
         peers.insert(Arc::clone(&made.peer), Arc::downgrade(&made));
         made
@@ -120,8 +121,8 @@ pub(super) struct KeySetCells {
 pub struct PeerMetrics {
     pub(super) peer: Arc<str>,
     pub(super) shards: Box<[Padded<LaneCells>]>,
-    /// 0 closed, 1 half-open, 2 open.
-    pub(super) circuit: AtomicU8,
+    /// Of whoever calls the peer now: 0 closed, 1 half-open, 2 open.
+    pub(super) circuit: ArcSwap<AtomicU8>,
 }
 
 impl PeerMetrics {
@@ -135,9 +136,10 @@ impl PeerMetrics {
         Arc::clone(&self.peer)
     }
 
-    /// How the circuit breaker stands: 0 closed, 1 half-open, 2 open.
-    pub fn set_circuit(&self, state: u8) {
-        self.circuit.store(state, Ordering::Relaxed);
+    /// From now on this cell tells how the circuit breaker stands: 0 closed,
+    /// 1 half-open, 2 open. What an earlier version still writes is not seen.
+    pub fn show_circuit(&self, cell: Arc<AtomicU8>) {
+        self.circuit.store(cell);
     }
 }
 

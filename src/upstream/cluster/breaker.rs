@@ -16,6 +16,8 @@ pub(super) struct Breaker {
     failures_to_open: u32,
     open_ms: u64,
     failures: AtomicU32,
+    /// Good answers in a row whose bodies broke off.
+    broken: AtomicU32,
     /// When the probe is due; [`CLOSED`] = closed.
     until_ms: AtomicU64,
     probing: AtomicBool,
@@ -58,6 +60,7 @@ impl Breaker {
             failures_to_open: spec.failures.max(1),
             open_ms: milliseconds(spec.open),
             failures: AtomicU32::new(0),
+            broken: AtomicU32::new(0),
             until_ms: AtomicU64::new(CLOSED),
             probing: AtomicBool::new(false),
         }
@@ -99,7 +102,25 @@ impl Breaker {
             self.probing.store(false, Ordering::Release);
             return true;
         }
-        let failures = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
+        self.counted(&self.failures, opens_ms)
+    }
+
+    /// A good answer came to its end.
+    pub(super) fn completed(&self) {
+        if self.broken.load(Ordering::Relaxed) != 0 {
+            self.broken.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A good answer broke off in its body: its head said nothing of that.
+    /// Returns whether this opened the breaker.
+    pub(super) fn broke_off(&self, now_ms: u64) -> bool {
+        let opens_ms = now_ms.saturating_add(self.open_ms).max(CLOSED + 1);
+        self.counted(&self.broken, opens_ms)
+    }
+
+    fn counted(&self, failures: &AtomicU32, opens_ms: u64) -> bool {
+        let failures = failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         failures >= self.failures_to_open
             && self
                 .until_ms
@@ -115,6 +136,7 @@ impl Breaker {
     /// What failed has been dealt with in another way.
     pub(super) fn forget(&self) {
         self.failures.store(0, Ordering::Relaxed);
+        self.broken.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn circuit(&self, now_ms: u64) -> Circuit {
@@ -164,6 +186,23 @@ mod tests {
         assert_eq!(breaker.admit(|| 120_001), Gate::Probe);
         assert!(breaker.succeeded(true));
         assert_eq!(breaker.admit(|| 120_001), Gate::Closed);
+    }
+
+    #[test]
+    fn good_heads_do_not_hide_bodies_that_break_off() {
+        let breaker = breaker();
+        for _ in 0..4 {
+            breaker.succeeded(false);
+            assert!(!breaker.broke_off(0));
+        }
+        breaker.completed();
+        for _ in 0..4 {
+            breaker.succeeded(false);
+            assert!(!breaker.broke_off(0));
+        }
+        breaker.succeeded(false);
+        assert!(breaker.broke_off(0));
+        assert_eq!(breaker.admit(|| 1), Gate::Open);
     }
 
     #[test]

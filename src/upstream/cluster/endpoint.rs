@@ -27,6 +27,8 @@ pub struct Endpoint {
     pub(super) host: HeaderValue,
     pub(super) upstream: Arc<Upstream>,
     failures: AtomicU32,
+    /// Good answers in a row whose bodies broke off.
+    broken: AtomicU32,
     /// Times it was left out in a row.
     ejections: AtomicU32,
     /// When it is probed; [`IN`] = it is not left out.
@@ -61,6 +63,7 @@ impl Endpoint {
             host,
             upstream: Arc::new(upstream),
             failures: AtomicU32::new(0),
+            broken: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             until_ms: AtomicU64::new(IN),
             probing: AtomicBool::new(false),
@@ -122,11 +125,29 @@ impl Endpoint {
             self.probing.store(false, Ordering::Release);
             return false;
         }
-        let failures = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
+        self.counted(&self.failures, now_ms, allowed)
+    }
+
+    /// A good answer came to its end.
+    pub(super) fn completed(&self) {
+        if self.broken.load(Ordering::Relaxed) != 0 {
+            self.broken.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A good answer broke off in its body. Returns whether this put the
+    /// address out.
+    pub(super) fn broke_off(&self, now_ms: u64, allowed: impl FnOnce() -> bool) -> bool {
+        self.counted(&self.broken, now_ms, allowed)
+    }
+
+    fn counted(&self, failures: &AtomicU32, now_ms: u64, allowed: impl FnOnce() -> bool) -> bool {
+        let failures = failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         if failures < FAILURES || self.is_out() || !allowed() {
             return false;
         }
         self.failures.store(0, Ordering::Relaxed);
+        self.broken.store(0, Ordering::Relaxed);
         self.eject(now_ms);
         true
     }

@@ -28,6 +28,7 @@ pub struct Lanes {
 }
 
 struct Lane {
+    cluster: Arc<Cluster>,
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool>,
     /// Requests of this worker, to the end of their bodies.
@@ -39,6 +40,8 @@ pub struct Pick {
     lane: Rc<Lane>,
     /// This request finds out whether the address is well again.
     probe: bool,
+    /// The head of a good answer came.
+    well: bool,
 }
 
 impl Lanes {
@@ -138,6 +141,7 @@ impl Lanes {
     fn lane(&self, endpoint: &Arc<Endpoint>) -> Rc<Lane> {
         let upstream = Arc::clone(&endpoint.upstream);
         Rc::new(Lane {
+            cluster: Arc::clone(&self.cluster),
             pool: Pool::new(upstream, self.client_idle, self.deadlines.clone()),
             endpoint: Arc::clone(endpoint),
             in_flight: Cell::new(0),
@@ -158,6 +162,7 @@ impl Pick {
         Self {
             lane: Rc::clone(lane),
             probe,
+            well: false,
         }
     }
 
@@ -176,11 +181,24 @@ impl Pick {
         self.lane.endpoint.host()
     }
 
-    /// The other side answered as it should.
+    /// Whether this request finds out how the address is.
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    /// Leaves finding out to the next request.
+    pub fn give_probe_back(&mut self) {
+        if std::mem::take(&mut self.probe) {
+            self.lane.endpoint.end_probe();
+        }
+    }
+
+    /// The head of a good answer came.
     pub fn succeeded(&mut self, admission: &mut Admission) {
+        self.well = true;
         let probe = std::mem::take(&mut self.probe);
         if self.lane.endpoint.succeeded(probe) {
-            let (service, peer) = (&*admission.cluster.service, admission.cluster.peer());
+            let (service, peer) = (&*self.lane.cluster.service, self.lane.cluster.peer());
             tracing::info!(service, peer, address = %self.address(), "address taken in again");
         }
         admission.succeeded();
@@ -191,17 +209,51 @@ impl Pick {
         let probe = std::mem::take(&mut self.probe);
         let endpoint = &self.lane.endpoint;
         let was_out = endpoint.is_out();
-        let cluster = &admission.cluster;
+        let cluster = &self.lane.cluster;
         let ejected = endpoint.failed(probe, cluster.now_ms(), || cluster.may_eject());
         if ejected {
-            let (service, peer) = (&*cluster.service, cluster.peer());
-            tracing::warn!(service, peer, address = %self.address(), "address ejected");
+            self.tell_ejected();
             admission.forget();
         }
         // What is left out says nothing about the rest.
-        if admission.probe || !(ejected || was_out) {
+        if admission.is_probe() || !(ejected || was_out) {
             admission.failed();
         }
+    }
+
+    /// The body of the answer came to its end.
+    pub fn completed(&self) {
+        if !self.well {
+            return;
+        }
+        self.lane.endpoint.completed();
+        if let Some(breaker) = &self.lane.cluster.breaker {
+            breaker.completed();
+        }
+    }
+
+    /// The body of the answer broke off, by the other side's fault.
+    pub fn broke_off(&self) {
+        let Lane {
+            cluster, endpoint, ..
+        } = &*self.lane;
+        // What failed by its head has been counted.
+        if !self.well || endpoint.is_out() {
+            return;
+        }
+        let now_ms = cluster.now_ms();
+        let breaker = cluster.breaker.as_ref();
+        if endpoint.broke_off(now_ms, || cluster.may_eject()) {
+            self.tell_ejected();
+            breaker.inspect(|breaker| breaker.forget());
+        } else if breaker.is_some_and(|breaker| breaker.broke_off(now_ms)) {
+            cluster.opened();
+        }
+    }
+
+    fn tell_ejected(&self) {
+        let (service, peer) = (&*self.lane.cluster.service, self.lane.cluster.peer());
+        tracing::warn!(service, peer, address = %self.address(), "address ejected");
     }
 }
 
@@ -210,8 +262,6 @@ impl Drop for Pick {
         self.lane
             .in_flight
             .set(self.lane.in_flight.get().saturating_sub(1));
-        if self.probe {
-            self.lane.endpoint.end_probe();
-        }
+        self.give_probe_back();
     }
 }

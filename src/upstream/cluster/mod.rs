@@ -6,6 +6,7 @@
 //! connections. Nothing here takes a lock; names are looked up on the control
 //! runtime ([`Cluster::follow`]).
 
+mod admission;
 mod breaker;
 mod budget;
 mod endpoint;
@@ -14,24 +15,27 @@ mod lanes;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::sync::watch;
 
+pub use admission::Admission;
 pub use breaker::Circuit;
 pub use budget::RetryBudget;
 pub use endpoint::{Endpoint, Standing};
 pub use lanes::{Lanes, Pick};
 
 use super::error::UpstreamError;
+use super::lookup::Lookup;
 use super::pool::Upstream;
 use super::traffic::Traffic;
 use crate::model::{Address, DependencySpec, HeaderCase, Kind, UpstreamSpec, UpstreamTarget};
 use crate::net::tls::{ClientTls, TlsError};
 use crate::telemetry::metrics::PeerMetrics;
-use breaker::{Breaker, Gate};
+use breaker::Breaker;
 
 /// Idle connections kept per worker and address.
 const MAX_IDLE: usize = 64;
@@ -47,6 +51,8 @@ pub struct Cluster {
     service: Arc<str>,
     metrics: Arc<PeerMetrics>,
     addresses: Vec<Address>,
+    /// The same, as they become socket addresses.
+    names: Vec<Name>,
     template: UpstreamSpec,
     /// For those of its addresses that are `https`.
     tls: Option<Arc<ClientTls>>,
@@ -54,20 +60,24 @@ pub struct Cluster {
     /// Look-ups that ended, well or not.
     looked_up: watch::Sender<u64>,
     breaker: Option<Breaker>,
+    /// The breaker's state, as metrics show it while this cluster is in force.
+    shown: Arc<AtomicU8>,
     traffic: Traffic,
     began: Instant,
 }
 
-/// Leave to ask; carries the breaker's probe where this request is it.
+/// Where one address comes from.
 #[derive(Debug)]
-pub struct Admission {
-    cluster: Arc<Cluster>,
-    probe: bool,
+enum Name {
+    Literal(SocketAddr),
+    /// Shared with predecessors: what it is known to mean outlives a reload.
+    Asked(Arc<Lookup>),
 }
 
 impl Cluster {
-    /// Addresses that are IP literals are known at once; names once
-    /// [`Cluster::follow`] has looked them up. Reads the files of its TLS.
+    /// Addresses that are IP literals are known at once, names too that one of
+    /// the predecessors knows; others once [`Cluster::follow`] has looked them up.
+    /// Reads the files of its TLS.
     ///
     /// # Errors
     /// Files that cannot be read or used.
@@ -75,35 +85,72 @@ impl Cluster {
         service: Arc<str>,
         spec: &DependencySpec,
         metrics: Arc<PeerMetrics>,
+        predecessors: &[&Self],
     ) -> Result<Self, TlsError> {
+        let names = spec.addresses.iter().map(|address| {
+            if let Ok(ip) = address.host.parse::<IpAddr>() {
+                return Name::Literal(SocketAddr::new(ip, address.port));
+            }
+            let mut known = predecessors
+                .iter()
+                .filter_map(|known| known.lookup(address));
+            Name::Asked(
+                known
+                    .next()
+                    .unwrap_or_else(|| Lookup::new(Arc::clone(&address.host), address.port)),
+            )
+        });
         let cluster = Self {
             tls: spec.tls.as_ref().map(ClientTls::build).transpose()?,
             service,
             metrics,
+            names: names.collect(),
             addresses: spec.addresses.clone(),
             template: template(spec),
             endpoints: ArcSwap::from_pointee(Vec::new()),
             looked_up: watch::Sender::new(0),
             breaker: spec.breaker.as_ref().map(Breaker::new),
+            shown: Arc::default(),
             traffic: Traffic::default(),
             began: Instant::now(),
         };
-        let literal = |address: &Address| {
-            let ip = address.host.parse::<IpAddr>().ok();
-            ip.map(|ip| vec![SocketAddr::new(ip, address.port)])
-        };
-        let known: Vec<Vec<SocketAddr>> = cluster
-            .addresses
-            .iter()
-            .map(|address| literal(address).unwrap_or_default())
-            .collect();
-        cluster.adopt(&known);
+        cluster.adopt(&cluster.resolved());
         Ok(cluster)
     }
 
     /// When the certificate that is shown there expires.
     pub fn certificate_expires(&self) -> Option<SystemTime> {
         self.tls.as_ref()?.expires()
+    }
+
+    /// From now on this cluster's breaker is the one that metrics show.
+    pub fn come_into_force(&self) {
+        self.metrics.show_circuit(Arc::clone(&self.shown));
+    }
+
+    fn lookup(&self, address: &Address) -> Option<Arc<Lookup>> {
+        self.names.iter().find_map(|name| match name {
+            Name::Asked(lookup) if lookup.host == address.host && lookup.port == address.port => {
+                Some(Arc::clone(lookup))
+            }
+            Name::Asked(_) | Name::Literal(_) => None,
+        })
+    }
+
+    /// What each address was last known to mean, sorted so that an equal answer
+    /// is an equal list.
+    fn resolved(&self) -> Vec<Vec<SocketAddr>> {
+        let resolved = self.names.iter().map(|name| match name {
+            Name::Literal(address) => vec![*address],
+            Name::Asked(lookup) => {
+                let answer = lookup.good();
+                let mut found = answer.map_or_else(Vec::new, |answer| answer.addresses.clone());
+                found.sort_unstable();
+                found.dedup();
+                found
+            }
+        });
+        resolved.collect()
     }
 
     /// How the dependency is called in metrics and logs.
@@ -176,34 +223,6 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks the breaker.
-    ///
-    /// # Errors
-    /// `circuit_open`.
-    pub fn admit(self: &Arc<Self>) -> Result<Admission, UpstreamError> {
-        let gate = match &self.breaker {
-            None => Gate::Closed,
-            Some(breaker) => breaker.admit(|| self.now_ms()),
-        };
-        let probe = match gate {
-            Gate::Closed => false,
-            Gate::Probe => {
-                self.metrics.set_circuit(Circuit::HalfOpen as u8);
-                true
-            }
-            Gate::Open => {
-                return Err(UpstreamError::connecting(
-                    Kind::CircuitOpen,
-                    "failures in a row opened the circuit",
-                ));
-            }
-        };
-        Ok(Admission {
-            cluster: Arc::clone(self),
-            probe,
-        })
-    }
-
     /// How the breaker stands; `None` without one.
     pub fn circuit(&self) -> Option<Circuit> {
         let now_ms = self.now_ms();
@@ -230,59 +249,12 @@ impl Cluster {
         (out + 1) * 2 <= endpoints.len()
     }
 
+    fn show(&self, circuit: Circuit) {
+        self.shown.store(circuit as u8, Ordering::Relaxed);
+    }
+
     fn now_ms(&self) -> u64 {
         breaker::milliseconds(self.began.elapsed())
-    }
-}
-
-impl Admission {
-    /// Whether another attempt may be made for the same request.
-    pub fn allows_another(&self) -> bool {
-        let breaker = self.cluster.breaker.as_ref();
-        !self.probe
-            && breaker
-                .is_none_or(|breaker| breaker.circuit(self.cluster.now_ms()) == Circuit::Closed)
-    }
-
-    fn succeeded(&mut self) {
-        self.cluster.traffic.succeeded();
-        let probe = std::mem::take(&mut self.probe);
-        let Some(breaker) = &self.cluster.breaker else {
-            return;
-        };
-        if breaker.succeeded(probe) {
-            self.cluster.metrics.set_circuit(Circuit::Closed as u8);
-            let (service, peer) = (&*self.cluster.service, self.cluster.peer());
-            tracing::info!(service, peer, "circuit closed");
-        }
-    }
-
-    fn failed(&mut self) {
-        self.cluster.traffic.failed();
-        let probe = std::mem::take(&mut self.probe);
-        let Some(breaker) = &self.cluster.breaker else {
-            return;
-        };
-        if breaker.failed(probe, self.cluster.now_ms()) {
-            self.cluster.metrics.set_circuit(Circuit::Open as u8);
-            let (service, peer) = (&*self.cluster.service, self.cluster.peer());
-            tracing::warn!(service, peer, "circuit opened");
-        }
-    }
-
-    /// Failures that an ejection answers do not open the circuit besides.
-    fn forget(&self) {
-        if let Some(breaker) = &self.cluster.breaker {
-            breaker.forget();
-        }
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        if let (true, Some(breaker)) = (self.probe, &self.cluster.breaker) {
-            breaker.abandoned();
-        }
     }
 }
 
@@ -292,7 +264,8 @@ fn template(spec: &DependencySpec) -> UpstreamSpec {
         target: UpstreamTarget::Loopback { port: 0 },
         protocol: spec.protocol,
         header_case: HeaderCase::Lower,
-        connect_timeout: spec.connect_timeout,
+        // Nobody there is told from nobody answering while there is time to.
+        connect_timeout: spec.connect_timeout.min(spec.timeout),
         response_timeout: spec.timeout,
         body_idle_timeout: spec.timeout,
         pool_idle_timeout: match spec.has_sidecar {

@@ -34,7 +34,7 @@ fn cluster(ports: &[u16], breaker: bool) -> Arc<Cluster> {
         tls: None,
     };
     let metrics = service.peer("payments");
-    Arc::new(Cluster::new(name.shared_key(), &spec, metrics).expect("no TLS"))
+    Arc::new(Cluster::new(name.shared_key(), &spec, metrics, &[]).expect("no TLS"))
 }
 
 fn lanes(cluster: &Arc<Cluster>) -> Lanes {
@@ -46,8 +46,8 @@ fn lanes(cluster: &Arc<Cluster>) -> Lanes {
 async fn failures_in_a_row_eject_at_most_half() {
     let cluster = cluster(&[1, 2, 3], true);
     let lanes = lanes(&cluster);
-    let mut admission = cluster.admit().expect("closed");
     for _ in 0..200 {
+        let mut admission = Admission::without_asking(&cluster);
         let mut pick = lanes.pick(None).await.expect("known");
         match pick.address().port() {
             3 => pick.succeeded(&mut admission),
@@ -70,6 +70,7 @@ async fn failures_in_a_row_eject_at_most_half() {
     };
     assert_eq!(out(), 1);
     for _ in 0..20 {
+        let mut admission = Admission::without_asking(&cluster);
         let mut pick = lanes.pick(None).await.expect("known");
         pick.failed(&mut admission);
     }
@@ -92,6 +93,49 @@ async fn a_single_address_is_never_ejected_and_opens_the_circuit() {
     assert_eq!(cluster.standings()[0].1, Standing::In);
     let refused = cluster.admit().expect_err("open");
     assert_eq!(refused.kind, Kind::CircuitOpen);
+}
+
+#[tokio::test]
+async fn a_call_counts_once_however_often_it_is_tried() {
+    let cluster = cluster(&[1], true);
+    let lanes = lanes(&cluster);
+    let try_thrice = async |last_is_good: bool| {
+        let mut admission = cluster.admit().expect("closed");
+        for attempt in 0..3 {
+            let mut pick = lanes.pick(None).await.expect("known");
+            match last_is_good && attempt == 2 {
+                true => pick.succeeded(&mut admission),
+                false => pick.failed(&mut admission),
+            }
+        }
+    };
+    for _ in 0..4 {
+        try_thrice(false).await;
+    }
+    assert_eq!(cluster.circuit(), Some(Circuit::Closed));
+    try_thrice(true).await;
+    for _ in 0..4 {
+        try_thrice(false).await;
+    }
+    assert_eq!(cluster.circuit(), Some(Circuit::Closed));
+    try_thrice(false).await;
+    assert_eq!(cluster.circuit(), Some(Circuit::Open));
+}
+
+#[tokio::test]
+async fn bodies_that_break_off_count_until_one_does_not() {
+    let cluster = cluster(&[1], true);
+    let lanes = lanes(&cluster);
+    for turn in 0..9 {
+        let mut admission = cluster.admit().expect("closed");
+        let mut pick = lanes.pick(None).await.expect("known");
+        pick.succeeded(&mut admission);
+        match turn {
+            3 => pick.completed(),
+            _ => pick.broke_off(),
+        }
+    }
+    assert_eq!(cluster.circuit(), Some(Circuit::Open));
 }
 
 #[tokio::test]
