@@ -1,6 +1,7 @@
 //! What went wrong toward an upstream, and what that allows.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use crate::model::{Failure, Kind};
@@ -32,6 +33,19 @@ impl UpstreamError {
             sent: false,
             received: false,
         }
+    }
+
+    /// A connection that the operating system could not make.
+    pub(super) fn refused(error: &io::Error, address: Arc<str>) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::TimedOut => Kind::ConnectTimeout,
+            // EMFILE and ENFILE: it is we who cannot.
+            _ if matches!(error.raw_os_error(), Some(23 | 24)) => Kind::Overloaded,
+            _ => Kind::ConnectRefused,
+        };
+        let mut refused = Self::connecting(kind, error.to_string());
+        refused.address = Some(address);
+        refused
     }
 
     /// Whether it speaks against whom was asked, and not against us or the client.

@@ -135,7 +135,7 @@ impl Upstream {
     pub(super) async fn dial(&self, wire: Wire) -> Result<(Stream, Arc<str>), UpstreamError> {
         if let UpstreamTarget::Unix { path } = &self.spec.target {
             let stream = UnixStream::connect(path).await;
-            let stream = stream.map_err(|error| refused(&error, self.label()))?;
+            let stream = stream.map_err(|error| UpstreamError::refused(&error, self.label()))?;
             return Ok((Stream::Unix(stream), self.label()));
         }
         let Some(resolver) = &self.resolver else {
@@ -159,7 +159,7 @@ impl Upstream {
                 }
                 // The first refusal says more than that of a fallback address.
                 Err(error) if last.address.is_none() => {
-                    last = refused(&error, Arc::from(address.to_string()));
+                    last = UpstreamError::refused(&error, Arc::from(address.to_string()));
                 }
                 Err(_) => {}
             }
@@ -376,18 +376,6 @@ fn insecure(error: &io::Error, address: Arc<str>) -> UpstreamError {
     let mut failed = UpstreamError::connecting(Kind::UpstreamTls, error.to_string());
     failed.address = Some(address);
     failed
-}
-
-fn refused(error: &io::Error, address: Arc<str>) -> UpstreamError {
-    let kind = match error.kind() {
-        io::ErrorKind::TimedOut => Kind::ConnectTimeout,
-        // EMFILE and ENFILE: it is we who cannot.
-        _ if matches!(error.raw_os_error(), Some(23 | 24)) => Kind::Overloaded,
-        _ => Kind::ConnectRefused,
-    };
-    let mut refused = UpstreamError::connecting(kind, error.to_string());
-    refused.address = Some(address);
-    refused
 }
 
 impl Connection {

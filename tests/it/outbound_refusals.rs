@@ -113,6 +113,14 @@ fn attempts(house: &House, host: &str) -> Vec<(Request, u16)> {
         let request = Request::get("/").header("Host", "127.0.0.1");
         list.push((request.header("x-outrigger-service", host), house.door));
     }
+    // A port of another makes what the header says no better.
+    if host.starts_with("payments:") {
+        let request = Request::get("/").header("Host", host);
+        list.push((
+            request.header("x-outrigger-service", "payments"),
+            house.door,
+        ));
+    }
     for method in ["CONNECT", "TRACE"] {
         for target in [host, "payments", "payments:80"] {
             let request = Request::new(method, target).header("Host", "payments");
@@ -182,12 +190,6 @@ fn each_refusal_has_its_status_and_cause() {
             "unknown_service",
         ),
         (
-            get("payments:22").header("x-outrigger-service", "payments"),
-            house.door,
-            404,
-            "unknown_service",
-        ),
-        (
             Request::new("CONNECT", "payments:80"),
             house.door,
             405,
@@ -239,7 +241,7 @@ fn each_refusal_has_its_status_and_cause() {
         "outrigger_proxy_errors_total",
         &[("cause", "unknown_service"), ("service", "shop/orders")],
     );
-    assert_eq!(errors, 5.0);
+    assert_eq!(errors, 4.0);
 }
 
 #[test]
