@@ -6,15 +6,17 @@ use std::fs;
 use std::io;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::app::{App, Connection, Next, Received};
 use crate::support::client::Request;
 use crate::support::daemon::{Daemon, Setup, run_to_end};
 use crate::support::files::open;
+use crate::support::manifests::project;
 use crate::support::ports::{free_port, free_ports};
 use crate::support::postgres::{Cluster, PASSWORD};
 use crate::support::scripts;
+use crate::support::sql::{post, query};
 use crate::support::tree::Tree;
 use crate::support::wait::{SOON, shared_machine, wait_until};
 
@@ -551,4 +553,76 @@ fn database_isolation() {
     // A second run finds everything done.
     let again = databases.run(&["migrate", "status"]);
     assert!(!again.contains("pending"), "{again}");
+}
+
+#[test]
+fn postgresql_adapter() {
+    let _machine = shared_machine();
+    let mut databases = Databases::start();
+    let tree = Tree::new();
+    let database =
+        "\"auth\": {\"strategy\": \"none\"}, \"database\": {\"isolation\": \"shared\", \"max\": 4}";
+    let users = service(&tree, "users", free_port(), database);
+    let migration = "ecommerce/users/migrations/001_users.sql";
+    let text = fs::read_to_string(project("examples").join(migration)).unwrap();
+    tree.put(&format!("services/{migration}"), text);
+    let environment = databases.environment().into_iter();
+    let daemon = environment
+        .fold(Setup::new(&tree), |setup, (name, value)| {
+            setup.env(&name, &value)
+        })
+        .start();
+    // Started: role and schema are made, the migration has run, the pool is open.
+    let by_mail = "SELECT name FROM users WHERE email = $1";
+    let found = query(&daemon, by_mail, &json!(["ada@example.com"]));
+    assert_eq!(found["rows"], json!([{"name": "Ada"}]));
+    let insert = "INSERT INTO users (email, name) VALUES ($1, $2)";
+    let made = query(&daemon, insert, &json!(["alan@example.com", "Alan"]));
+    assert_eq!(made["rowCount"], 1);
+    // A transaction that fails leaves nothing.
+    let batch = json!({"queries": [
+        {"query": insert, "params": ["eve@example.com", "Eve"]},
+        {"query": "SELECT 1 / 0", "params": []},
+    ]});
+    let failed = post(&daemon, "/users/sql", &batch);
+    assert_eq!(
+        (failed.status, &failed.json()["code"]),
+        (400, &json!("22012"))
+    );
+    let eve = query(&daemon, by_mail, &json!(["eve@example.com"]));
+    assert_eq!(eve["rows"], json!([]));
+    // The pool's state under the framework's names.
+    let stats = Request::get("/users/db")
+        .header("Host", "127.0.0.1")
+        .send(daemon.sql);
+    for name in ["totalConnections", "idleConnections", "waitingRequests"] {
+        assert!(stats.text().contains(name), "{}", stats.text());
+    }
+    let labels = [("service", "ecommerce/users")];
+    assert_eq!(
+        daemon.metrics().sum("outrigger_db_pool_max", &labels),
+        Some(4.0)
+    );
+    // A server that is gone is told, and comes back by itself.
+    let health = || Request::get("/health").send(users.port);
+    wait_until("healthy", SOON, || health().status == 200);
+    assert_eq!(health().json()["checks"]["database"], true);
+    databases.cluster.kill();
+    wait_until("the database is down", SOON, || health().status == 503);
+    let down = post(
+        &daemon,
+        "/users/sql",
+        &json!({"query": "SELECT 1", "params": []}),
+    );
+    assert_eq!(
+        (down.status, down.cause().as_str()),
+        (503, "database_unavailable")
+    );
+    println!(
+        "{}",
+        daemon.wait_for_line(&["request failed", "database_unavailable"])
+    );
+    databases.cluster.start();
+    wait_until("healthy again", SOON * 2, || health().status == 200);
+    query(&daemon, by_mail, &json!(["ada@example.com"]));
 }
