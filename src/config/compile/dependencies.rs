@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::circle;
 use super::context::{Context, Resolution};
 use super::health;
 use super::jwt::check_secret;
@@ -71,6 +72,7 @@ fn written(raw: &RawService, defaults: &Defaults, only_local: bool) -> Vec<RawDe
 pub(super) fn compile(raw: &RawService, context: &mut Context<'_>) -> Vec<DependencySpec> {
     let list = written(raw, context.defaults, context.only_local);
     let mut specs: Vec<DependencySpec> = Vec::new();
+    let ports = circle::ports(&list, context.settings);
     for (index, dependency) in list.iter().enumerate() {
         let key = format!("dependencies[{index}]");
         let Some(spec) = one(dependency, index, &key, context) else {
@@ -82,6 +84,7 @@ pub(super) fn compile(raw: &RawService, context: &mut Context<'_>) -> Vec<Depend
         if is_double {
             context.report.error(&key, "is there twice");
         }
+        circle::refuse(&spec, &key, &ports, context);
         specs.push(spec);
     }
     specs

@@ -2,6 +2,7 @@
 
 mod api_key;
 mod auth;
+mod circle;
 mod connection;
 mod context;
 mod database;

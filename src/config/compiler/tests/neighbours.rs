@@ -273,3 +273,30 @@ fn shared_secrets_become_credentials() {
         ]
     ));
 }
+
+#[test]
+fn no_address_leads_back_to_the_caller() {
+    let calling = |address: &str| {
+        let text = format!(
+            "port: 3001\nauth: none\ndependencies: [{{name: pay, address: '{address}', localPort: 4001}}, \
+             {{name: mail, address: 'mail:25', localPort: 4002}}]\n"
+        );
+        Case::new().file("shop/users", &text).problems()
+    };
+    for address in [
+        "127.0.0.1:4001",
+        "http://localhost:4001",
+        "[::1]:4002",
+        "0.0.0.0:4001",
+        "127.0.0.1:9901",
+    ] {
+        let problems = calling(address);
+        assert!(
+            problems.contains("dependencies[0].address: is a port at which"),
+            "{address}: {problems}"
+        );
+    }
+    for address in ["pay:4001", "127.0.0.1:4003", "10.0.0.1:4001"] {
+        assert_eq!(calling(address), "", "{address}");
+    }
+}
