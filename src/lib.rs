@@ -72,8 +72,8 @@
 //! on the shared door → [`outbound::Door::handle`]: a declared dependency is
 //! found or the call refused → cleaned, traced, given the caller's credential →
 //! `upstream::cluster` asks the breaker and picks an address → attempts → the
-//! body streams, and with its end the record closes. Names are looked up on the
-//! control runtime (`Cluster::follow`), never on a worker.
+//! body streams, and with its end the record closes. Names are followed on the
+//! control runtime (`Cluster::follow`), each asked for in a thread of its own.
 //!
 //! # Health
 //!
