@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::House;
 use crate::drain::{DrainTrigger, Phase};
-use crate::net::WorkerCommand;
+use crate::model::ShutdownSettings;
+use crate::net::{Permits, WorkerCommand};
 
 /// What is left is cut this long before the deadline, so that the process is
 /// gone at it.
@@ -20,14 +21,28 @@ const LOOK: Duration = Duration::from_millis(250);
 /// An app that takes longer to refuse is not gone.
 const REFUSAL: Duration = Duration::from_secs(1);
 
+/// What is to be drained.
+pub(super) struct Workers<'a> {
+    commands: &'a [mpsc::Sender<WorkerCommand>],
+    /// Calls of apps to others that are in flight.
+    calls: &'a Permits,
+}
+
+impl<'a> Workers<'a> {
+    pub(super) fn new(commands: &'a [mpsc::Sender<WorkerCommand>], calls: &'a Permits) -> Self {
+        Self { commands, calls }
+    }
+}
+
 /// Drains every worker by the timeline; returns when nothing is left, or little
 /// after the deadline.
 pub(super) async fn drain(
-    workers: &[mpsc::Sender<WorkerCommand>],
+    workers: &Workers<'_>,
     trigger: &DrainTrigger,
     house: &House,
+    settings: &ShutdownSettings,
 ) {
-    let settings = house.current.load().settings.shutdown.clone();
+    let Workers { commands, calls } = *workers;
     trigger.advance(Phase::Announced);
     // Also where one service's port tells of another.
     for service in house.current.load().services.values() {
@@ -40,7 +55,7 @@ pub(super) async fn drain(
     let deadline = now + whole;
     let hurry = CancellationToken::new();
     let mut waiting = Vec::new();
-    for worker in workers {
+    for worker in commands {
         let (done, ended) = oneshot::channel();
         let command = WorkerCommand::Drain {
             close_listeners: now + settings.accept.min(whole),
@@ -59,13 +74,10 @@ pub(super) async fn drain(
             // A worker that is gone has nothing left to drain.
             let _ = ended.await;
         }
-        // The doors for calls to others and for SQL stay until nobody calls (SPEC §11).
-        while doors_are_used(house) && Instant::now() < deadline && !apps_are_gone(house).await {
-            sleep(LOOK).await;
-        }
+        no_calls_to_come(house, calls, deadline).await;
     };
     let hurrying = async {
-        nothing_to_wait_for(house).await;
+        nothing_to_wait_for(house, calls).await;
         hurry.cancel();
         std::future::pending::<()>().await;
     };
@@ -80,11 +92,27 @@ pub(super) async fn drain(
     }
 }
 
+/// Resolves when no app calls others or asks databases any more, or at the
+/// deadline: the doors for both stay until then (SPEC §11).
+async fn no_calls_to_come(house: &House, calls: &Permits, deadline: Instant) {
+    let is_over = async || {
+        // Before the app is asked, which may take long, and after.
+        calls.held() == 0
+            && (!doors_are_used(house) || apps_are_gone(house).await)
+            && calls.held() == 0
+    };
+    while Instant::now() < deadline && !is_over().await {
+        // Also the time in which the last answer leaves.
+        sleep(LOOK).await;
+    }
+}
+
 /// Resolves when nothing is in flight and every app is gone: whatever came
 /// would be refused.
-async fn nothing_to_wait_for(house: &House) {
+async fn nothing_to_wait_for(house: &House, calls: &Permits) {
+    let is_idle = || is_idle(house) && calls.held() == 0;
     loop {
-        if is_idle(house) && apps_are_gone(house).await && is_idle(house) {
+        if is_idle() && apps_are_gone(house).await && is_idle() {
             return;
         }
         sleep(LOOK).await;

@@ -28,7 +28,7 @@ use crate::config::{Environment, Problem, ProcessFlags, load_process};
 use crate::control::{self, Control, LifecycleRequest};
 use crate::drain::{self, DrainTrigger};
 use crate::model::{DoorListen, ProcessSettings};
-use crate::net::{WorkerCommand, files};
+use crate::net::{Permits, WorkerCommand, files};
 use crate::pg::Databases;
 use crate::snapshot::{self, StatusBoard};
 use crate::sql::{self, Sql};
@@ -130,6 +130,7 @@ pub fn build(options: Options) -> Result<Bound, StartError> {
         metrics: metrics.clone(),
         liveness: liveness.clone(),
         spans: spans.queue(),
+        calls: Permits::default(),
     };
     let crew = Crew::start(settings.workers, &shared)?;
     let supervisor = Supervisor::new(metrics.clone(), liveness.clone());
@@ -232,6 +233,8 @@ struct Crew {
     threads: Vec<JoinHandle<()>>,
     /// The index of each worker that ended.
     gone: mpsc::Receiver<usize>,
+    /// Calls of apps to others that are in flight.
+    calls: Permits,
 }
 
 impl Crew {
@@ -241,6 +244,7 @@ impl Crew {
             commands: Vec::new(),
             threads: Vec::new(),
             gone,
+            calls: shared.calls.clone(),
         };
         for index in 0..count {
             let (sender, commands) = mpsc::channel(WORKER_QUEUE);

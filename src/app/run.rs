@@ -23,10 +23,14 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const STARTUP_LOOK: Duration = Duration::from_millis(20);
 /// For what is still to be logged.
 const FLUSH: Duration = Duration::from_secs(2);
+/// Whatever the hour: enough where somebody takes the lines.
+const LEAST_FLUSH: Duration = Duration::from_millis(100);
 
 /// What ends normal service.
 struct Watch<'a> {
     signals: &'a mut Signals,
+    /// A signal has asked for the end.
+    told: bool,
     lifecycle: &'a mut mpsc::Receiver<LifecycleRequest>,
     worker_gone: &'a mut mpsc::Receiver<usize>,
 }
@@ -46,7 +50,8 @@ impl Bound {
     }
 
     /// Serves until SIGTERM, SIGINT, the admin port or the end of the command;
-    /// then drains. A second signal ends the process at once.
+    /// then drains. A second signal ends the process at once; the first is none
+    /// where something else began the drain.
     ///
     /// # Errors
     /// The doors cannot be served.
@@ -67,6 +72,7 @@ impl Bound {
             sql,
         } = self;
         let mut worker_gone = crew.gone;
+        let mut gone_by = Instant::now() + FLUSH;
         let ended = runtime.block_on(async {
             let doors = doors
                 .into_iter()
@@ -79,6 +85,7 @@ impl Bound {
                 let control = Mutex::new(control);
                 let mut watch = Watch {
                     signals: &mut signals,
+                    told: false,
                     lifecycle: &mut lifecycle,
                     worker_gone: &mut worker_gone,
                 };
@@ -90,17 +97,14 @@ impl Bound {
                     return Ended::WorkerGone;
                 }
                 tracing::info!("draining");
-                let mut control = control.into_inner();
-                tokio::select! {
-                    () = async {
-                        ending::drain(&crew.commands, &drain, &house).await;
-                        spans.flush().await;
-                    } => {}
-                    _ = watch.signals.ending() => {
-                        tracing::warn!("told twice to stop, leaving at once");
-                    }
-                    () = control.refuse_changes() => {}
-                }
+                let settings = house.current.load().settings.shutdown.clone();
+                gone_by = Instant::now() + settings.deadline;
+                let workers = ending::Workers::new(&crew.commands, &crew.calls);
+                let draining = async {
+                    ending::drain(&workers, &drain, &house, &settings).await;
+                    spans.flush().await;
+                };
+                watch.end(control.into_inner(), draining).await;
                 match (watch.worker_gone.try_recv(), reason) {
                     (Ok(index), _) => worker_ended(index),
                     (Err(_), Reason::Command(code)) => Ended::Command(code),
@@ -117,7 +121,7 @@ impl Bound {
                 () = exporting => Ended::Drained,
             })
         });
-        end_wings(&sql, &house);
+        end_wings(&sql, &house, gone_by);
         drop(crew.commands);
         runtime.shutdown_background();
         // Threads that are cut here hold nothing that needs an end.
@@ -127,9 +131,11 @@ impl Bound {
 }
 
 /// What is left once nothing is served: open transactions, lines of the log.
-fn end_wings(sql: &Sql, house: &House) {
+fn end_wings(sql: &Sql, house: &House, gone_by: Instant) {
     sql.stop();
-    house.log.flush(FLUSH);
+    // A reader that takes nothing is not waited for beyond the deadline.
+    let left = gone_by.saturating_duration_since(Instant::now());
+    house.log.flush(left.clamp(LEAST_FLUSH, FLUSH));
 }
 
 impl Watch<'_> {
@@ -142,6 +148,7 @@ impl Watch<'_> {
                 () = startup_ended(house) => break,
                 signal = self.signals.next() => {
                     if is_ending(signal) {
+                        self.told = true;
                         return Reason::Command(killed_by(signal.as_raw()));
                     }
                 }
@@ -157,10 +164,34 @@ impl Watch<'_> {
 
     async fn without_command(&mut self) -> Reason {
         tokio::select! {
-            _ = self.signals.ending() => Reason::Asked,
+            _ = self.signals.ending() => {
+                self.told = true;
+                Reason::Asked
+            }
             Some(_) = self.lifecycle.recv() => Reason::Asked,
             Some(index) = self.worker_gone.recv() => gone(index),
         }
+    }
+
+    /// Drains, unless somebody will not wait for it.
+    async fn end(&mut self, mut control: Control, draining: impl Future<Output = ()>) {
+        tokio::select! {
+            () = draining => {}
+            () = self.told_twice() => {
+                tracing::warn!("told twice to stop, leaving at once");
+            }
+            () = control.refuse_changes() => {}
+        }
+    }
+
+    /// Resolves with the second signal that asks for the end.
+    async fn told_twice(&mut self) {
+        if !self.told {
+            self.signals.ending().await;
+            self.told = true;
+            tracing::info!("told to stop, draining already");
+        }
+        self.signals.ending().await;
     }
 
     /// The command decides: what asks the process to end is handed on to it.
@@ -171,7 +202,10 @@ impl Watch<'_> {
                     tracing::info!(code, "the command ended");
                     return Reason::Command(code);
                 }
-                signal = self.signals.next() => child.forward(signal),
+                signal = self.signals.next() => {
+                    self.told |= is_ending(signal);
+                    child.forward(signal);
+                }
                 Some(_) = self.lifecycle.recv() => child.terminate(),
                 Some(index) = self.worker_gone.recv() => {
                     child.terminate();

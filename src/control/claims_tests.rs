@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::fixture::{name, settings, spec};
+use crate::control::fixture::{dependency, name, settings, spec};
 
 fn ready(service: &str, port: u16) -> Wanted {
     Wanted::Ready(Arc::new(spec(service, port)))
@@ -82,6 +82,48 @@ fn addresses_of_one_port_overlap_unless_both_are_named() {
     }
     let any = Listen { ip: None, port: 0 };
     assert!(!any.overlaps(any));
+}
+
+/// A service with its public port and ports of dependencies.
+fn calling(service: &str, port: u16, local_ports: &[u16]) -> (ServiceName, Wanted) {
+    let mut spec = spec(service, port);
+    spec.dependencies = local_ports.iter().copied().map(dependency).collect();
+    (name(service), Wanted::Ready(Arc::new(spec)))
+}
+
+#[test]
+fn ports_of_dependencies_are_claims_too() {
+    let refused = |in_force: &[_], candidates: &[_]| {
+        let [in_force, candidates] =
+            [in_force, candidates].map(|set| set.iter().cloned().collect());
+        let refused = clashes(&in_force, &BTreeSet::new(), &candidates, &settings());
+        let told = refused.into_iter();
+        told.map(|(name, clash)| (name.name().to_owned(), clash.key, clash.message))
+            .collect::<Vec<_>>()
+    };
+    let (a, b) = (calling("a", 1, &[4]), calling("b", 2, &[5]));
+    let in_force = [a, b];
+    assert_eq!(
+        refused(&in_force, &[calling("b", 2, &[4, 5])]),
+        [(
+            "b".to_owned(),
+            "dependencies",
+            "port 4 belongs to shop/a".to_owned()
+        )]
+    );
+    assert_eq!(
+        refused(&in_force, &[calling("b", 4, &[5])]),
+        [(
+            "b".to_owned(),
+            "port",
+            "port 4 belongs to shop/a".to_owned()
+        )]
+    );
+    // Exchanged, and one becomes the public port.
+    assert_eq!(
+        refused(&in_force, &[calling("a", 1, &[5]), calling("b", 4, &[])]),
+        []
+    );
 }
 
 proptest! {

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 use super::claims::{Listen, Wanted};
 use super::force::{Candidate, Committed, Force, Held, Refusal};
 use crate::model::{DoorListen, ProcessSettings, ServiceName};
-use crate::net::{BindError, BoundGroup, ListenerId, OpenListener, Purpose, bind_group};
+use crate::net::{
+    BindError, BoundGroup, ListenerId, OpenListener, Purpose, bind_group, join_group,
+};
 
 /// The open ports of a service's dependencies, by number.
 pub(super) type Exits = BTreeMap<u16, Held>;
@@ -121,7 +125,12 @@ impl Force {
             ip: Some(address.ip()),
             port: address.port(),
         };
-        match bind_group(listen.ip, listen.port, self.workers.len()) {
+        // One that was given up may still be open.
+        let bind = match self.is_closing(listen) {
+            true => join_group,
+            false => bind_group,
+        };
+        match bind(listen.ip, listen.port, self.workers.len()) {
             Ok(group) => Some((listen, group)),
             Err(error) => {
                 let error = std::sync::Arc::new(error);
@@ -134,6 +143,13 @@ impl Force {
                 None
             }
         }
+    }
+
+    /// Whether listeners that were given up are still open there.
+    pub(super) fn is_closing(&self, listen: Listen) -> bool {
+        let now = Instant::now();
+        let mut closing = self.closing.iter().filter(|(_, until)| *until > now);
+        closing.any(|(held, _)| held.overlaps(listen))
     }
 
     /// Opens the door that was bound, and closes one that nobody needs any more.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::config::{Environment, ProcessFlags, load_process};
 use crate::model::{
-    AuthPolicy, HeaderCase, HealthCheckSpec, HealthSpec, Limits, ProbeSpec, ProcessSettings,
-    ServiceName, ServiceSpec, UpstreamProtocol, UpstreamSpec, UpstreamTarget,
+    AuthPolicy, DependencySpec, HeaderCase, HealthCheckSpec, HealthSpec, Limits, ProbeSpec,
+    ProcessSettings, ServiceName, ServiceSpec, UpstreamProtocol, UpstreamSpec, UpstreamTarget,
 };
 
 /// `shop/<service>`.
@@ -48,5 +48,26 @@ pub(super) fn spec(service: &str, port: u16) -> ServiceSpec {
         auth: AuthPolicy::open(),
         tracing: None,
         database: None,
+    }
+}
+
+/// A dependency with this port of its own.
+pub(super) fn dependency(local_port: u16) -> DependencySpec {
+    DependencySpec {
+        name: Arc::from("pay"),
+        service: None,
+        addresses: Vec::new(),
+        local_port: Some(local_port),
+        required: false,
+        health_check: HealthCheckSpec::Unset(ProbeSpec::default()),
+        has_sidecar: false,
+        protocol: UpstreamProtocol::Http1,
+        timeout: Duration::from_secs(30),
+        connect_timeout: Duration::from_secs(1),
+        retries: 0,
+        retry_delay: Duration::from_millis(100),
+        breaker: None,
+        credential: None,
+        tls: None,
     }
 }

@@ -103,7 +103,7 @@ pub(super) struct Force {
     settings: Option<Arc<ProcessSettings>>,
     pub(super) listeners: u32,
     /// Ports given up, whose listeners stay open until then (SPEC §11).
-    closing: Vec<(Listen, Instant)>,
+    pub(super) closing: Vec<(Listen, Instant)>,
     retired: Vec<Arc<Snapshot>>,
 }
 
@@ -285,15 +285,11 @@ impl Force {
     /// Binds a port that nobody outside this process holds. Whether it may pass
     /// from one service to another was decided with the claims.
     pub(super) fn bind(&self, listen: Listen) -> Result<BoundGroup, BindError> {
-        let now = Instant::now();
-        let closing = self.closing.iter().filter(|(_, until)| *until > now);
-        let held = self.services.values().flat_map(|service| {
+        let mut held = self.services.values().flat_map(|service| {
             let exits = service.exits.values();
             exits.chain([&service.listener]).map(|held| held.listen)
         });
-        let ours = held
-            .chain(closing.map(|(listen, _)| *listen))
-            .any(|held| held.overlaps(listen));
+        let ours = held.any(|held| held.overlaps(listen)) || self.is_closing(listen);
         let bind = if ours { join_group } else { bind_group };
         bind(listen.ip, listen.port, self.workers.len())
     }

@@ -95,6 +95,14 @@ impl Site {
         let current = self.current.borrow();
         old.retire_pools_not_in(&current);
     }
+
+    /// Connections to the app are closed after their response from now on: near
+    /// the end of the process their descriptors serve better who still waits.
+    pub fn keep_no_connections(&self) {
+        for pool in self.current.borrow().pools() {
+            pool.keep_none();
+        }
+    }
 }
 
 impl Local {

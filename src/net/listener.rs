@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,10 @@ use super::files;
 /// First pause after an accept error such as EMFILE; doubles up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// While descriptors are short at the end.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
+/// Connections taken from the queue at the end before others are served.
+const AT_A_TIME: usize = 16;
 /// Between two complaints of one listener.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -21,7 +25,8 @@ const QUIET: Duration = Duration::from_secs(10);
 /// empties the accept queue (closing a socket of a SO_REUSEPORT group resets
 /// what it queued) and closes the socket.
 ///
-/// Leaves connections in the queue while descriptors are short.
+/// Leaves connections in the queue while descriptors are short, and drops none
+/// for that: who wants an end to it drops the future.
 pub async fn accept_loop(
     listener: StdListener,
     closed: CancellationToken,
@@ -60,10 +65,35 @@ pub async fn accept_loop(
             }
         }
     }
-    let listener = listener.into_std()?;
-    while let Ok((stream, peer)) = listener.accept() {
-        stream.set_nonblocking(true)?;
-        serve(TcpStream::from_std(stream)?, peer);
+    serve_queue(&listener.into_std()?, ends, &*serve).await
+}
+
+/// Accepts what waits in the queue and nothing more. Where descriptors are
+/// short it goes on as connections give theirs back: whoever drops this at its
+/// deadline resets what is left.
+async fn serve_queue(
+    listener: &StdListener,
+    ends: RawFd,
+    serve: &dyn Fn(TcpStream, SocketAddr),
+) -> io::Result<()> {
+    for served in 1_usize.. {
+        // An error is a want of descriptors, too.
+        while !lowest_free(listener).is_ok_and(|number| number < ends) {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                serve(TcpStream::from_std(stream)?, peer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if is_about_the_connection(&error) => {}
+            // Another thread was faster to take the last one.
+            Err(_) => tokio::time::sleep(BETWEEN_LOOKS).await,
+        }
+        if served % AT_A_TIME == 0 {
+            tokio::task::yield_now().await;
+        }
     }
     Ok(())
 }
@@ -72,7 +102,7 @@ pub async fn accept_loop(
 /// there is a free number below `ends`.
 async fn accept(
     listener: &TcpListener,
-    ends: Option<std::os::fd::RawFd>,
+    ends: Option<RawFd>,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     if let Some(ends) = ends
         && lowest_free(listener)? >= ends
@@ -83,7 +113,7 @@ async fn accept(
 }
 
 /// The number the next descriptor will have.
-fn lowest_free(listener: &TcpListener) -> io::Result<std::os::fd::RawFd> {
+fn lowest_free(listener: &impl AsFd) -> io::Result<RawFd> {
     let copy = socket2::SockRef::from(listener).try_clone()?;
     Ok(copy.as_raw_fd())
 }

@@ -29,6 +29,14 @@ impl Permits {
         })
     }
 
+    /// A place, however many are taken: where only the number matters.
+    pub fn acquire(&self) -> Permit {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Permit {
+            held: Arc::clone(&self.held),
+        }
+    }
+
     /// Places taken now.
     pub fn held(&self) -> u32 {
         self.held.load(Ordering::Relaxed)
@@ -53,6 +61,7 @@ mod tests {
         assert!(permits.try_acquire(2).is_none());
         drop(first);
         assert!(permits.try_acquire(2).is_some());
-        assert_eq!(permits.held(), 1);
+        let _beyond = (permits.acquire(), permits.acquire());
+        assert_eq!(permits.held(), 3);
     }
 }

@@ -16,9 +16,9 @@ use hyper::body::Incoming;
 use crate::drain::Phase;
 use crate::forward::{self, AnswerBody, TunnelEnd};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
-use crate::net::Watch;
 use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
+use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::{Record, RecordedFailure};
 use crate::trace::{self, REQUEST_ID, RequestId};
@@ -61,6 +61,8 @@ pub struct CallEnding {
     /// This is the last response of the connection.
     pub close: bool,
     pub tunnel: CallTunnelSlot,
+    /// Given back at the end of the body or tunnel.
+    pub in_flight: Permit,
 }
 
 /// A switch both sides have agreed to.
@@ -69,6 +71,7 @@ pub struct CallTunnel {
     record: Record,
     /// Keeps the address's count of requests in flight.
     _pick: Option<Pick>,
+    _in_flight: Permit,
     idle: Duration,
 }
 
@@ -85,6 +88,7 @@ impl CallTunnel {
             switched,
             mut record,
             _pick: pick,
+            _in_flight: in_flight,
             idle,
         } = self;
         let end = forward::tunnel(app, leftover, switched, idle, deadlines, phase).await;
@@ -92,7 +96,7 @@ impl CallTunnel {
             record.tunnel_broke(&error);
         }
         record.completed();
-        drop(pick);
+        drop((pick, in_flight));
     }
 }
 
@@ -215,18 +219,20 @@ pub(super) fn finish(
     if let Some(record) = &mut record {
         record.answered(response.status().as_u16());
     }
+    let mut in_flight = Some(ending.in_flight);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.value().clone());
     if ending.close && http1 && switched.is_none() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(switched) = switched
-        && let Some(record) = record.take()
+        && let (Some(record), Some(in_flight)) = (record.take(), in_flight.take())
     {
         ending.tunnel.replace(Some(CallTunnel {
             switched,
             record,
             _pick: pick.take(),
+            _in_flight: in_flight,
             idle,
         }));
     }
@@ -234,6 +240,7 @@ pub(super) fn finish(
         body,
         record,
         pick,
+        _in_flight: in_flight,
         watch: ending.watch,
     })
 }
@@ -244,6 +251,8 @@ pub struct CallBody {
     /// `None` where a tunnel has taken it.
     record: Option<Record>,
     pick: Option<Pick>,
+    /// `None` where a tunnel has taken it.
+    _in_flight: Option<Permit>,
     watch: Rc<Watch>,
 }
 

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use http::HeaderValue;
 
+use super::Entry;
 use super::credential::Minted;
 use crate::forward::Reserved;
 use crate::model::{Limits, ProcessSettings};
@@ -180,6 +181,11 @@ impl Directory {
                 _ => None,
             }
         })
+    }
+
+    /// Where it is recorded what comes in here without becoming a call.
+    pub fn unnamed(&self, entry: Entry) -> Option<Rc<Recorder>> {
+        self.strangers(entry.slot())
     }
 
     /// Where calls are recorded that name nobody.

@@ -49,6 +49,16 @@ pub enum Entry {
     Door { port: u16 },
 }
 
+impl Entry {
+    /// Of the service that calls, where that is certain.
+    fn slot(self) -> Option<u32> {
+        match self {
+            Self::LocalPort { slot, .. } => Some(slot),
+            Self::Door { .. } => None,
+        }
+    }
+}
+
 /// Serves the calls of one connection.
 pub struct Door {
     directory: Rc<Directory>,
@@ -79,7 +89,7 @@ impl Door {
         let found = target::find(&self.directory, self.entry, &parts);
         let recorder = match &found {
             Ok(found) => Some(Rc::clone(&found.route.recorder)),
-            Err(_) => self.directory.strangers(self.slot()),
+            Err(_) => self.directory.strangers(self.entry.slot()),
         };
         let peer = self.peer.to_canonical();
         let mut record =
@@ -133,7 +143,7 @@ impl Door {
     ) -> Option<trace::Context> {
         let (caller, route) = match found {
             Ok(found) => (&*found.caller, Some(&found.route)),
-            Err(_) => (self.directory.presumed_caller(self.slot())?, None),
+            Err(_) => (self.directory.presumed_caller(self.entry.slot())?, None),
         };
         let spec = caller.ready()?.spec.tracing.as_ref()?;
         let record = record?;
@@ -153,13 +163,6 @@ impl Door {
             }));
         }
         Some(context)
-    }
-
-    fn slot(&self) -> Option<u32> {
-        match self.entry {
-            Entry::LocalPort { slot, .. } => Some(slot),
-            Entry::Door { .. } => None,
-        }
     }
 
     async fn walk(

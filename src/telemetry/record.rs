@@ -91,7 +91,7 @@ pub struct RecordedFailure {
 impl Recorder {
     /// The parser refused a request before anybody saw it, with this answer.
     pub fn parser_refused(&self, refusal: &RecordedFailure, peer: IpAddr) {
-        self.shard.parser_refused(refusal.status);
+        self.shard.parser_refused(self.direction(), refusal.status);
         self.log_unread(refusal, peer);
     }
 
@@ -306,6 +306,7 @@ impl Record {
                 path: self.target.as_ref().map_or("", PathAndQuery::path),
                 status,
                 cause: failure.as_ref().map(|failure| failure.cause),
+                detail: failure.as_ref().map(|failure| &*failure.detail),
                 bytes: None,
                 total,
                 upstream,

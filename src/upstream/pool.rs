@@ -246,10 +246,15 @@ impl Pool {
         self.idle.borrow().len()
     }
 
-    /// No connection is kept from now on; those in use are closed after their response.
-    pub fn retire(&self) {
+    /// No idle HTTP/1.1 connection is kept from now on.
+    pub fn keep_none(&self) {
         self.retired.set(true);
         self.idle.borrow_mut().clear();
+    }
+
+    /// No connection is kept from now on; those in use are closed after their response.
+    pub fn retire(&self) {
+        self.keep_none();
         self.http2.retire();
     }
 

@@ -1,10 +1,9 @@
-//! A port that apps call others through: its accept loop and connections.
+//! A port that apps call others through: its connections.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -12,6 +11,7 @@ use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::listening::{Listening, refusal};
 use crate::drain::Phase;
 use crate::inbound::ConnectionSettings;
 use crate::model::{Kind, Limits};
@@ -20,20 +20,30 @@ use crate::net::stream::Stream;
 use crate::net::{self, ClientIo, End, OpenListener, Permits, Purpose, Spoken, Stalled, Watch};
 use crate::outbound::{CallBody, CallEnding, CallTunnelSlot, Directory, Door, Entry};
 use crate::reply;
+use crate::telemetry::record::Recorder;
 
 /// The directory in force; replaced with each generation.
 pub(super) type Callers = Rc<RefCell<Option<Rc<Directory>>>>;
 
+/// What the exits of a worker share.
+#[derive(Clone)]
+pub(super) struct ExitParts {
+    pub(super) callers: Callers,
+    pub(super) deadlines: Deadlines,
+    /// Calls in flight, of the whole process.
+    pub(super) calls: Permits,
+}
+
 /// One listening socket of this worker.
 pub(super) struct Exit {
     entry: Entry,
-    callers: Callers,
-    deadlines: Deadlines,
+    parts: ExitParts,
+    /// Goes before the directory in force once the port is given up.
+    kept: RefCell<Option<Rc<Directory>>>,
+    listening: Rc<Listening>,
     settings: ConnectionSettings,
     connections: Permits,
     ceiling: u32,
-    phase: Cell<Phase>,
-    closed: CancellationToken,
 }
 
 impl Exit {
@@ -41,42 +51,23 @@ impl Exit {
     pub(super) fn open(
         listener: OpenListener,
         entry: Entry,
-        callers: Callers,
-        deadlines: Deadlines,
+        parts: ExitParts,
         broken: CancellationToken,
     ) -> Rc<Self> {
         let limits = Limits::default();
         let exit = Rc::new(Self {
             entry,
-            callers,
-            deadlines,
+            parts,
+            kept: RefCell::default(),
+            listening: Listening::new(listener.address),
             settings: ConnectionSettings::of(&limits),
             connections: Permits::default(),
             ceiling: limits.connections,
-            phase: Cell::new(Phase::Serving),
-            closed: CancellationToken::new(),
         });
         let serving = Rc::clone(&exit);
-        let serve = Rc::new(move |stream, peer| serving.accepted(stream, peer));
-        let closed = exit.closed.clone();
-        // Tells the worker when accepting ends untold, by a panic too.
-        let guard = broken.drop_guard();
-        // Ends when the exit is retired, or with the worker.
-        tokio::task::spawn_local(async move {
-            if let Err(error) = net::accept_loop(listener.socket, closed, serve).await {
-                tracing::error!(%error, "a listener failed");
-            } else {
-                guard.disarm();
-            }
-        });
+        let serve = move |stream, peer| serving.accepted(stream, peer);
+        exit.listening.accept(listener.socket, broken, serve);
         exit
-    }
-
-    /// The port it listens on.
-    pub(super) fn number(&self) -> u16 {
-        match self.entry {
-            Entry::LocalPort { port, .. } | Entry::Door { port } => port,
-        }
     }
 
     /// What a listener that is no service's public port stands for.
@@ -93,46 +84,70 @@ impl Exit {
         }
     }
 
-    /// The port is no longer wanted: what is in flight finishes, the rest is
-    /// cut at the deadline.
-    pub(super) fn retire(self: Rc<Self>, deadline: Duration) {
-        self.closed.cancel();
-        // Ends by itself at the deadline.
-        tokio::task::spawn_local(async move {
-            for (phase, pause) in [(Phase::Closing, deadline), (Phase::Cut, Duration::ZERO)] {
-                self.phase.set(phase);
-                self.deadlines.wake_all();
-                tokio::time::sleep(pause).await;
-            }
-        });
+    pub(super) fn listening(&self) -> &Rc<Listening> {
+        &self.listening
+    }
+
+    /// Leads where it led: the directory in force knows the port no longer.
+    pub(super) fn keep(&self, directory: Option<Rc<Directory>>) {
+        self.kept.replace(directory);
+    }
+
+    fn directory(&self) -> Option<Rc<Directory>> {
+        let kept = self.kept.borrow().clone();
+        kept.or_else(|| self.parts.callers.borrow().clone())
+    }
+
+    /// Where it is recorded what never became a call.
+    fn strangers(&self) -> Option<Rc<Recorder>> {
+        self.directory()?.unnamed(self.entry)
     }
 
     fn accepted(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let permit = self.connections.try_acquire(self.ceiling);
-        let stream = Stream::accepted(stream);
+        let counted = self.listening.counted();
         let exit = Rc::clone(self);
         // Ends with its connection, whose limits are all bounded.
         tokio::task::spawn_local(async move {
             match permit {
-                Some(_permit) => exit.serve(stream, peer).await,
-                None => net::answer_and_close(stream, &reply::raw(Kind::Overloaded, None)).await,
+                Some(_permit) => exit.serve(stream, peer.ip()).await,
+                None => exit.turn_away(Stream::accepted(stream), peer.ip()).await,
             }
+            drop(counted);
         });
     }
 
-    async fn serve(self: Rc<Self>, stream: Stream, peer: SocketAddr) {
-        let watch = Watch::new(self.settings.timeouts, &self.deadlines);
-        let mut io = ClientIo::new(stream, Rc::clone(&watch));
+    async fn turn_away(&self, stream: Stream, peer: IpAddr) {
+        if let Some(_place) = self.listening.turn_away() {
+            let detail = "too many connections";
+            self.answer_unread(Kind::Overloaded, detail, stream, peer)
+                .await;
+        }
+    }
+
+    /// Answers a connection on which no call became complete, and closes it.
+    async fn answer_unread(&self, kind: Kind, detail: &'static str, stream: Stream, peer: IpAddr) {
+        if let Some(recorder) = self.strangers() {
+            recorder.answered_unread(&refusal(kind, detail), peer.to_canonical());
+        }
+        net::answer_and_close(stream, &reply::raw(kind, None)).await;
+    }
+
+    async fn serve(self: Rc<Self>, stream: TcpStream, peer: IpAddr) {
+        self.listening.let_speak(&stream).await;
+        let watch = Watch::new(self.settings.timeouts, &self.parts.deadlines);
+        let mut io = ClientIo::new(Stream::accepted(stream), Rc::clone(&watch));
         let spoken = {
-            let stalled = std::future::poll_fn(|context| watch.poll_stalled(context));
+            let unheard =
+                std::future::poll_fn(|context| self.listening.poll_unheard(&watch, context));
             tokio::select! {
                 biased;
                 spoken = io.spoken() => spoken,
-                stalled = stalled => return end(End::Stalled(stalled), io.stream).await,
+                end = unheard => return self.end(end, io.stream, peer).await,
             }
         };
         let calling = Calling {
-            peer: peer.ip(),
+            peer,
             tunnel: Rc::default(),
             exit: self,
             watch,
@@ -144,20 +159,30 @@ impl Exit {
             Ok(None) | Err(_) => {}
         }
     }
-}
 
-/// Leaves a connection as its end asks for.
-async fn end(end: End, stream: Stream) {
-    match end {
-        End::Finished | End::Refused(_) => net::linger(stream).await,
-        End::Stalled(Stalled::Head) => {
-            net::answer_and_close(stream, &reply::raw(Kind::ClientTimeout, None)).await;
-        }
-        End::Stalled(Stalled::Idle) => {}
-        End::Stalled(Stalled::Write) | End::Flooded | End::Cut => stream.reset_on_close(),
-        End::Broken(error) => {
-            tracing::debug!(%error, "a connection broke off");
-            stream.reset_on_close();
+    /// Leaves a connection as its end asks for.
+    async fn end(&self, end: End, stream: Stream, peer: IpAddr) {
+        match end {
+            End::Finished => net::linger(stream).await,
+            End::Refused(status) => {
+                if let Some(recorder) = self.strangers() {
+                    let mut refusal = refusal(Kind::BadRequest, "refused by the parser");
+                    refusal.status = status;
+                    recorder.parser_refused(&refusal, peer.to_canonical());
+                }
+                net::linger(stream).await;
+            }
+            End::Stalled(Stalled::Head) => {
+                let detail = "no complete request head in time";
+                self.answer_unread(Kind::ClientTimeout, detail, stream, peer)
+                    .await;
+            }
+            End::Stalled(Stalled::Idle) => {}
+            End::Stalled(Stalled::Write) | End::Flooded | End::Cut => stream.reset_on_close(),
+            End::Broken(error) => {
+                tracing::debug!(%error, "a connection broke off");
+                stream.reset_on_close();
+            }
         }
     }
 }
@@ -173,16 +198,19 @@ struct Calling {
 impl Calling {
     async fn http1(self, io: ClientIo) {
         let service = service_fn(|request| Box::pin(self.call(request)));
-        let (limits, phase) = (self.exit.settings.parser, &self.exit.phase);
+        let listening = &self.exit.listening;
+        let (limits, phase) = (self.exit.settings.parser, listening.phase());
         let (ended, stream, leftover) =
             net::serve_http1(io, &self.watch, limits, phase, service).await;
         let tunnel = self.tunnel.take();
         match tunnel {
             Some(tunnel) if matches!(ended, End::Finished) => {
-                let deadlines = &self.exit.deadlines;
-                tunnel.run(stream, leftover, deadlines, phase).await;
+                let deadlines = &self.exit.parts.deadlines;
+                tunnel
+                    .run(stream, leftover, deadlines, listening.tunnels())
+                    .await;
             }
-            _ => end(ended, stream).await,
+            _ => self.exit.end(ended, stream, self.peer).await,
         }
     }
 
@@ -194,23 +222,31 @@ impl Calling {
             let calling = Rc::clone(&calls);
             async move { calling.call(request).await }
         };
-        let (limits, phase) = (calling.exit.settings.h2, &calling.exit.phase);
-        let ended = net::serve_http2(io, &calling.watch, limits, phase, service).await;
-        if let End::Broken(error) = ended {
-            tracing::debug!(%error, "an HTTP/2 connection broke off");
+        let exit = &calling.exit;
+        let (limits, phase) = (exit.settings.h2, exit.listening.phase());
+        match net::serve_http2(io, &calling.watch, limits, phase, service).await {
+            End::Broken(error) => tracing::debug!(%error, "an HTTP/2 connection broke off"),
+            End::Flooded => {
+                if let Some(recorder) = exit.strangers() {
+                    let refusal = refusal(Kind::BadRequest, "a flood of HTTP/2 frames");
+                    recorder.answered_unread(&refusal, calling.peer.to_canonical());
+                }
+            }
+            End::Finished | End::Refused(_) | End::Stalled(_) | End::Cut => {}
         }
     }
 
     async fn call(&self, request: Request<Incoming>) -> Result<Response<CallBody>, Infallible> {
         self.watch.request_begun();
-        let close = self.exit.phase.get() >= Phase::Announced;
+        let close = self.exit.listening.phase().get() >= Phase::Announced;
         let ending = CallEnding {
             watch: Rc::clone(&self.watch),
             close,
             tunnel: Rc::clone(&self.tunnel),
+            in_flight: self.exit.parts.calls.acquire(),
         };
-        let directory = self.exit.callers.borrow().clone();
         // The directory is made before the first listener is opened.
+        let directory = self.exit.directory();
         let directory = directory.expect("listeners are opened after the directory is made");
         let door = Door::new(directory, self.exit.entry, self.peer);
         Ok(door.handle(request, ending).await)

@@ -4,9 +4,9 @@
 //! padded counters. It follows the control loop's commands in order; between
 //! two of them nothing about the configuration changes under a request.
 
-mod connections;
 mod ending;
 mod exit;
+mod listening;
 mod port;
 mod secure;
 
@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::AuthWorker;
 use crate::inbound::{Local, Site, WorkerParts};
+use crate::model::ShutdownSettings;
 use crate::net::deadline::{Clock, Deadlines};
-use crate::net::{ListenerId, OpenListener, WorkerCommand};
+use crate::net::{ListenerId, OpenListener, Permits, WorkerCommand};
 use crate::outbound::{CallerParts, Directory, Entry};
 use crate::snapshot::{Current, Snapshot};
 use crate::telemetry::log::LogHandle;
@@ -36,7 +37,8 @@ use crate::telemetry::spans::{SpanBuffer, SpanQueue};
 use crate::trace::IdGenerator;
 
 use ending::Timeline;
-use exit::{Callers, Exit};
+use exit::{Callers, Exit, ExitParts};
+use listening::Listening;
 use port::Port;
 
 /// How often a worker shows that it is alive; costs an idle one a wake-up.
@@ -60,6 +62,8 @@ pub struct Shared {
     pub metrics: Metrics,
     pub liveness: Liveness,
     pub spans: SpanQueue,
+    /// Calls of apps to others, each to the end of its answer.
+    pub calls: Permits,
 }
 
 /// Starts a data thread; it ends when the commands' sender is dropped, and when
@@ -117,7 +121,7 @@ struct Worker {
     /// Ports that apps call others through. A drain leaves them open: apps may
     /// call to their own end, which is the process's.
     exits: HashMap<ListenerId, Rc<Exit>>,
-    callers: Callers,
+    exit_parts: ExitParts,
     caller_parts: Rc<CallerParts>,
     generation: RefCell<u64>,
     liveness: Liveness,
@@ -125,9 +129,11 @@ struct Worker {
     broken: CancellationToken,
 }
 
-/// A port that is being drained alone.
+/// A socket that is being drained alone.
 struct Retiring {
-    port: Rc<Port>,
+    listening: Rc<Listening>,
+    /// Where it is a service's.
+    port: Option<Rc<Port>>,
     hurry: CancellationToken,
 }
 
@@ -161,7 +167,11 @@ impl Worker {
             ports: HashMap::new(),
             retiring: Vec::new(),
             exits: HashMap::new(),
-            callers: Callers::default(),
+            exit_parts: ExitParts {
+                callers: Callers::default(),
+                deadlines,
+                calls: shared.calls,
+            },
             caller_parts,
             generation: RefCell::new(0),
             liveness: shared.liveness,
@@ -227,6 +237,7 @@ impl Worker {
 
     fn adopt(&mut self, generation: u64, open: Vec<OpenListener>, close: &[ListenerId]) {
         let snapshot = self.current.load();
+        let directory = self.exit_parts.callers.borrow().clone();
         if *self.generation.borrow() != snapshot.generation {
             self.replace_sites(&snapshot);
             *self.generation.borrow_mut() = snapshot.generation;
@@ -237,7 +248,7 @@ impl Worker {
         );
         #[cfg(any(test, feature = "fault-injection"))]
         crate::telemetry::fault::in_thread(&snapshot.settings.services_dir, "worker");
-        let retiring = self.retiring.iter().map(|retiring| &retiring.port);
+        let retiring = self.retiring.iter().filter_map(|one| one.port.as_ref());
         for port in self.ports.values().chain(retiring) {
             port.judge_peers();
         }
@@ -252,62 +263,69 @@ impl Worker {
             }
         }
         let shutdown = &snapshot.settings.shutdown;
-        for exit in close.iter().filter_map(|id| self.exits.remove(id)) {
-            exit.retire(shutdown.deadline);
+        for id in close {
+            let Some(exit) = self.exits.remove(id) else {
+                continue;
+            };
+            exit.keep(directory.clone());
+            self.retire(Rc::clone(exit.listening()), None, shutdown);
         }
         for port in retired {
-            self.retire(port, shutdown.accept, shutdown.deadline);
+            self.retire(Rc::clone(port.listening()), Some(port), shutdown);
         }
         self.hand_over_ports();
     }
 
-    /// Drains a port that is no longer wanted, by the timeline of a process.
-    fn retire(&mut self, port: Rc<Port>, accept: Duration, deadline: Duration) {
+    /// Drains a socket that is no longer wanted, by the timeline of a process.
+    fn retire(
+        &mut self,
+        listening: Rc<Listening>,
+        port: Option<Rc<Port>>,
+        shutdown: &ShutdownSettings,
+    ) {
         let now = Instant::now();
         let hurry = CancellationToken::new();
         let timeline = Timeline {
-            close_listeners: now + accept.min(deadline),
-            deadline: now + deadline,
+            close_listeners: now + shutdown.accept.min(shutdown.deadline),
+            deadline: now + shutdown.deadline,
             hurry: hurry.clone(),
         };
         self.retiring.push(Retiring {
-            port: Rc::clone(&port),
+            listening: Rc::clone(&listening),
+            port,
             hurry,
         });
         let deadlines = self.parts.deadlines.clone();
         // Ends by itself soon after the deadline.
-        tokio::task::spawn_local(async move { ending::end(&[port], timeline, &deadlines).await });
+        tokio::task::spawn_local(async move {
+            ending::end(&[listening], timeline, &deadlines, || {}).await;
+        });
     }
 
     /// Where a new listener has the port, connections must not reach the old one.
     fn hand_over_ports(&mut self) {
-        let exits = self.exits.values().map(|exit| exit.number());
-        let ports = self.ports.values().map(|port| port.number());
-        let wanted: HashSet<u16> = ports.chain(exits).collect();
-        for Retiring { port, hurry } in &self.retiring {
-            if wanted.contains(&port.number()) {
-                hurry.cancel();
+        let ports = self.ports.values().map(|port| port.listening());
+        let exits = self.exits.values().map(|exit| exit.listening());
+        let wanted: HashSet<u16> = ports.chain(exits).map(|one| one.number()).collect();
+        for retiring in &self.retiring {
+            if wanted.contains(&retiring.listening.number()) {
+                retiring.hurry.cancel();
             }
         }
-        self.retiring.retain(|retiring| !retiring.port.is_over());
+        self.retiring.retain(|one| !one.listening.is_over());
     }
 
     fn open_exit(&mut self, listener: OpenListener, entry: Entry) {
-        let (id, deadlines) = (listener.id, self.parts.deadlines.clone());
-        let exit = Exit::open(
-            listener,
-            entry,
-            Rc::clone(&self.callers),
-            deadlines,
-            self.broken.clone(),
-        );
+        let (id, parts) = (listener.id, self.exit_parts.clone());
+        let exit = Exit::open(listener, entry, parts, self.broken.clone());
         self.exits.insert(id, exit);
     }
 
     fn replace_sites(&mut self, snapshot: &Snapshot) {
-        let old = self.callers.borrow().clone();
-        let callers = Directory::new(snapshot, &self.caller_parts, old.as_deref());
-        self.callers.replace(Some(callers));
+        let callers = &self.exit_parts.callers;
+        let old = callers.borrow().clone();
+        let new = Directory::new(snapshot, &self.caller_parts, old.as_deref());
+        callers.replace(Some(new));
         for service in snapshot.services.values() {
             let known = self.sites.get(&service.slot.index);
             let old = known.map(|site| site.current());
@@ -342,16 +360,22 @@ impl Worker {
 
     fn drain(&mut self, timeline: Timeline, done: oneshot::Sender<()>) {
         self.parts.spans.hurry();
-        let ports: Vec<Rc<Port>> = self
-            .ports
-            .drain()
-            .map(|(_, port)| port)
-            .chain(self.retiring.drain(..).map(|retiring| retiring.port))
-            .collect();
+        let ports = self.ports.drain();
+        let ports = ports.map(|(_, port)| Rc::clone(port.listening()));
+        let retiring = self.retiring.drain(..).map(|one| one.listening);
+        let sockets: Vec<Rc<Listening>> = ports.chain(retiring).collect();
+        let exits = self.exits.values();
+        let exits: Vec<Rc<Listening>> = exits.map(|exit| Rc::clone(exit.listening())).collect();
+        let sites: Vec<Rc<Site>> = self.sites.values().map(Rc::clone).collect();
         let deadlines = self.parts.deadlines.clone();
-        // Owned by the runtime, which ends with the process.
+        let (deadline, of_calls) = (timeline.deadline, deadlines.clone());
+        // Both are owned by the runtime, which ends with the process.
         tokio::task::spawn_local(async move {
-            ending::end(&ports, timeline, &deadlines).await;
+            ending::end_calls(&exits, deadline, &of_calls).await;
+        });
+        tokio::task::spawn_local(async move {
+            let closing = || sites.iter().for_each(|site| site.keep_no_connections());
+            ending::end(&sockets, timeline, &deadlines, closing).await;
             // Whoever asked may be gone.
             let _ = done.send(());
         });

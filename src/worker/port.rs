@@ -1,20 +1,17 @@
 //! A port of one worker: its accept loop and the connections that came by it.
 
-use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::connections::{AcceptGuard, Connections, Counted};
+use super::listening::{Listening, refusal};
 use super::secure::Peers;
 use crate::drain::Phase;
 use crate::inbound::{
@@ -25,21 +22,12 @@ use crate::net::stream::Stream;
 use crate::net::tls::{PeerCertificate, ServerTls};
 use crate::net::{self, ClientIo, End, OpenListener, Permit, Spoken, Stalled, Watch};
 use crate::reply;
-use crate::telemetry::record::RecordedFailure;
-
-/// Connections over the limit that are being answered at one time; more are
-/// closed without an answer.
-const MAX_TURNED_AWAY: usize = 256;
 
 /// One listening socket of this worker.
 pub(super) struct Port {
     site: Rc<Site>,
     parts: Rc<WorkerParts>,
-    address: SocketAddr,
-    connections: Rc<Connections>,
-    phase: Cell<Phase>,
-    closed: CancellationToken,
-    accepting: RefCell<Option<JoinHandle<()>>>,
+    listening: Rc<Listening>,
     peers: Rc<Peers>,
 }
 
@@ -68,34 +56,18 @@ impl Port {
         let port = Rc::new(Self {
             site,
             parts,
-            address,
-            connections: Rc::default(),
-            phase: Cell::new(Phase::Serving),
-            closed: CancellationToken::new(),
-            accepting: RefCell::new(None),
+            listening: Listening::new(address),
             peers: Rc::default(),
         });
         port.judge_peers();
         let serving = Rc::clone(&port);
-        let serve = Rc::new(move |stream, peer| serving.accepted(stream, peer));
-        let closed = port.closed.clone();
-        let guard = AcceptGuard {
-            closed: closed.clone(),
-            broken,
-        };
-        let accepting = tokio::task::spawn_local(async move {
-            if let Err(error) = net::accept_loop(socket, closed, serve).await {
-                tracing::error!(%error, "a listener failed");
-            }
-            drop(guard);
-        });
-        *port.accepting.borrow_mut() = Some(accepting);
+        let serve = move |stream, peer| serving.accepted(stream, peer);
+        port.listening.accept(socket, broken, serve);
         port
     }
 
-    /// The number clients connect to.
-    pub(super) fn number(&self) -> u16 {
-        self.address.port()
+    pub(super) fn listening(&self) -> &Rc<Listening> {
+        &self.listening
     }
 
     pub(super) fn site(&self) -> &Site {
@@ -107,36 +79,12 @@ impl Port {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        self.phase.get()
+        self.listening.phase().get()
     }
 
     /// The worker's clock.
     pub(super) fn now_ms(&self) -> u64 {
         self.parts.deadlines.clock().now_ms()
-    }
-
-    /// Resolves when it has no connection.
-    pub(super) async fn emptied(&self) {
-        self.connections.emptied().await;
-    }
-
-    /// Whether nothing comes or goes here any more.
-    pub(super) fn is_over(&self) -> bool {
-        self.closed.is_cancelled() && self.connections.open.get() == 0
-    }
-
-    pub(super) fn advance(&self, phase: Phase) {
-        self.phase.set(self.phase.get().max(phase));
-    }
-
-    /// Closes the socket once its accept queue is served.
-    pub(super) async fn stop_accepting(&self) {
-        self.closed.cancel();
-        let accepting = self.accepting.borrow_mut().take();
-        if let Some(accepting) = accepting {
-            // A panic there has been reported by the hook.
-            let _ = accepting.await;
-        }
     }
 
     fn accepted(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
@@ -146,7 +94,7 @@ impl Port {
             |ready| ready.spec.limits.connections,
         );
         let permit = local.service.connections.try_acquire(ceiling);
-        let counted = Counted::new(&self.connections);
+        let counted = self.listening.counted();
         let port = Rc::clone(self);
         // Ends with its connection, whose limits are all bounded.
         tokio::task::spawn_local(async move {
@@ -167,15 +115,11 @@ impl Port {
             let recorder = &local.recorder;
             return recorder.answered_unread(&refusal, peer.ip().to_canonical());
         }
-        let answered = &self.connections.turned_away;
-        if answered.get() >= MAX_TURNED_AWAY {
-            return;
+        if let Some(_place) = self.listening.turn_away() {
+            let stream = Stream::accepted(stream);
+            self.answer_unread(Kind::Overloaded, detail, stream, peer)
+                .await;
         }
-        answered.set(answered.get() + 1);
-        let stream = Stream::accepted(stream);
-        self.answer_unread(Kind::Overloaded, detail, stream, peer)
-            .await;
-        answered.set(answered.get().saturating_sub(1));
     }
 
     /// Answers a connection on which no request became complete, and closes it.
@@ -193,6 +137,7 @@ impl Port {
     }
 
     async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, _permit: Permit) {
+        self.listening.let_speak(&stream).await;
         let local = self.site.current();
         let opened = local.connection_settings();
         let arrival = Arrival {
@@ -229,11 +174,12 @@ impl Port {
         let spoken = if agreed.is_some() {
             Ok(agreed)
         } else {
-            let stalled = std::future::poll_fn(|context| self.poll_unheard(&watch, context));
+            let listening = &self.listening;
+            let unheard = std::future::poll_fn(|context| listening.poll_unheard(&watch, context));
             tokio::select! {
                 biased;
                 spoken = io.spoken() => spoken,
-                end = stalled => return self.end(end, io.stream, peer).await,
+                end = unheard => return self.end(end, io.stream, peer).await,
             }
         };
         let serving = Serving {
@@ -254,19 +200,6 @@ impl Port {
             Ok(Some(Spoken::Http2)) => serving.http2(io).await,
             // Closed, or broken, before it said anything.
             Ok(None) | Err(_) => {}
-        }
-    }
-
-    /// Ready when a client that has not said what it speaks is to be let go.
-    fn poll_unheard(&self, watch: &Watch, context: &mut Context<'_>) -> Poll<End> {
-        // Registers for the call that announces a drain, too.
-        if let Poll::Ready(stalled) = watch.poll_stalled(context) {
-            return Poll::Ready(End::Stalled(stalled));
-        }
-        match self.phase.get() {
-            Phase::Cut => Poll::Ready(End::Cut),
-            Phase::Closing | Phase::EndingTunnels if !watch.heard() => Poll::Ready(End::Finished),
-            _ => Poll::Pending,
         }
     }
 
@@ -298,16 +231,6 @@ impl Port {
     }
 }
 
-fn refusal(kind: Kind, detail: &'static str) -> RecordedFailure {
-    let facts = reply::facts(kind);
-    RecordedFailure {
-        cause: facts.cause,
-        level: facts.level,
-        status: facts.status,
-        detail: detail.into(),
-    }
-}
-
 /// A connection whose protocol is known.
 struct Serving {
     port: Rc<Port>,
@@ -323,7 +246,7 @@ struct Serving {
 impl Serving {
     async fn http1(self, io: ClientIo) {
         let service = service_fn(|request| Box::pin(self.request(request)));
-        let (limits, phase) = (self.opened.parser, &self.port.phase);
+        let (limits, phase) = (self.opened.parser, self.port.listening.phase());
         let (end, stream, leftover) =
             net::serve_http1(io, &self.watch, limits, phase, service).await;
         let tunnel = self.tunnel.take();
@@ -331,7 +254,7 @@ impl Serving {
             Some(tunnel) if matches!(end, End::Finished) => {
                 let deadlines = &self.port.parts.deadlines;
                 tunnel
-                    .run(stream, leftover, deadlines, &self.port.phase)
+                    .run(stream, leftover, deadlines, self.port.listening.tunnels())
                     .await;
             }
             _ => self.port.end(end, stream, self.peer).await,
@@ -347,7 +270,7 @@ impl Serving {
             let serving = Rc::clone(&requests);
             async move { serving.request(request).await }
         };
-        let phase = &serving.port.phase;
+        let phase = serving.port.listening.phase();
         let end = net::serve_http2(io, &serving.watch, limits, phase, service).await;
         match end {
             End::Broken(error) => tracing::debug!(%error, "an HTTP/2 connection broke off"),
@@ -366,7 +289,7 @@ impl Serving {
     ) -> Result<Response<RecordedBody>, Infallible> {
         self.watch.request_begun();
         let local = self.port.site.current();
-        let draining = self.port.phase.get() >= Phase::Announced;
+        let draining = self.port.phase() >= Phase::Announced;
         let same = local.connection_settings() == self.opened && local.is_under(self.tls.as_ref());
         let close = draining || !same;
         if close {

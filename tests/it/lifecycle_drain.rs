@@ -3,148 +3,21 @@
 //! The rule: a request of which the client had sent a byte before the listener
 //! closed is answered, unless its connection was announced as closing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::app::{App, Connection, Next, Received, Script};
 use crate::support::client::{Client, Request, accepts};
+use crate::support::crowd::{Crowd, LOOK, Slow, assert_none, watch_port};
 use crate::support::daemon::Setup;
 use crate::support::figures::figure;
 use crate::support::files::open;
 use crate::support::message::Unread;
-use crate::support::ports::{free_port, free_ports};
+use crate::support::ports::free_port;
 use crate::support::scripts::{self, Routes};
 use crate::support::seed::{seconds, seed};
 use crate::support::tree::Tree;
 use crate::support::wait::{SOON, pause, shared_machine, wait_until};
-
-/// Between the moments at which it is looked whether a port accepts.
-const LOOK: Duration = Duration::from_millis(4);
-
-/// A request that got no good answer.
-struct Lost {
-    /// Just before its first byte.
-    sent: Instant,
-    why: String,
-}
-
-/// Fails with the reasons, if there are any.
-#[track_caller]
-fn assert_none(lost: &[Lost]) {
-    let why: Vec<&str> = lost.iter().map(|lost| lost.why.as_str()).collect();
-    assert!(why.is_empty(), "{} lost:\n{}", why.len(), why.join("\n"));
-}
-
-/// Clients that ask until the port is closed.
-struct Crowd {
-    stop: Arc<AtomicBool>,
-    lost: Arc<Mutex<Vec<Lost>>>,
-    threads: Vec<JoinHandle<u64>>,
-}
-
-impl Crowd {
-    /// Half of them keep their connections, half make one per request.
-    fn start(port: u16, clients: u64, seed: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let lost = Arc::new(Mutex::new(Vec::new()));
-        let threads = (0..clients)
-            .map(|number| {
-                let (stop, lost) = (Arc::clone(&stop), Arc::clone(&lost));
-                let random = fastrand::Rng::with_seed(seed ^ number);
-                thread::spawn(move || ask(port, number % 2 == 0, random, &stop, &lost))
-            })
-            .collect();
-        Self {
-            stop,
-            lost,
-            threads,
-        }
-    }
-
-    /// Ends it; gives the number of good answers, and what was lost although it
-    /// was begun while the port accepted.
-    fn end(self, accepted_until: Instant) -> (u64, Vec<Lost>) {
-        self.stop.store(true, Ordering::Release);
-        let good = self
-            .threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .sum();
-        let mut lost = std::mem::take(&mut *self.lost.lock().unwrap());
-        lost.retain(|lost| lost.sent <= accepted_until);
-        (good, lost)
-    }
-}
-
-fn ask(
-    port: u16,
-    keeps: bool,
-    mut random: fastrand::Rng,
-    stop: &AtomicBool,
-    lost: &Mutex<Vec<Lost>>,
-) -> u64 {
-    let mut kept: Option<Client> = None;
-    let mut good = 0;
-    while !stop.load(Ordering::Acquire) {
-        let request = match random.u8(0..3) {
-            0 => Request::post("/", vec![b'x'; random.usize(0..20_000)]),
-            _ => Request::get("/"),
-        };
-        let client = kept.take().or_else(|| Client::connect(port).ok());
-        let Some(mut client) = client else {
-            // Closed: not a byte was sent.
-            break;
-        };
-        let sent = Instant::now();
-        match client.exchange(&request) {
-            Ok(response) if response.status == 200 => {
-                good += 1;
-                if keeps && !response.closes() {
-                    kept = Some(client);
-                }
-            }
-            Ok(response) => {
-                let why = format!("{} {}", response.status, response.text());
-                lost.lock().unwrap().push(Lost { sent, why });
-            }
-            Err(error) => {
-                let why = format!("{error:?}");
-                lost.lock().unwrap().push(Lost { sent, why });
-            }
-        }
-        // Some connections idle for longer than the listeners stay open.
-        pause(Duration::from_millis(random.u64(0..30)));
-    }
-    good
-}
-
-/// Answers `ok` after up to 40 ms.
-struct Slow(Mutex<fastrand::Rng>);
-
-impl Script for Slow {
-    fn answer(&self, request: &Received, stream: &mut Connection) -> std::io::Result<Next> {
-        let delay = self.0.lock().unwrap().u64(0..40);
-        stream.wait(Duration::from_millis(delay));
-        scripts::ok(request, stream)
-    }
-}
-
-/// Looks until the port refuses; gives the last moment at which it accepted.
-fn watch_port(port: u16) -> JoinHandle<Instant> {
-    thread::spawn(move || {
-        let mut last = Instant::now();
-        loop {
-            let now = Instant::now();
-            if !accepts(port) {
-                return last;
-            }
-            last = now;
-            pause(LOOK);
-        }
-    })
-}
 
 /// Asks a probe until the door is gone; gives every status there was.
 fn watch_probe(observe: u16, path: &'static str) -> JoinHandle<Vec<u16>> {
@@ -167,7 +40,7 @@ fn sigterm_under_load_loses_nothing() {
     let _machine = shared_machine();
     let seed = seed("sigterm_under_load_loses_nothing");
     let mut random = fastrand::Rng::with_seed(seed);
-    let app = App::start(Slow(Mutex::new(random.fork())));
+    let app = App::start(Slow::new(random.fork()));
     let until = Instant::now() + seconds("OUTRIGGER_TEST_DRAIN_SECONDS", 20);
     let (mut drains, mut good) = (0, 0);
     while drains < 3 || Instant::now() < until {
@@ -356,70 +229,6 @@ fn trickle(length: usize) -> impl Script {
             stream.wait(Duration::from_millis(100));
         }
         Ok(Next::KeepAlive)
-    }
-}
-
-#[test]
-fn a_removed_port_drains_like_a_process() {
-    let _machine = shared_machine();
-    let seed = seed("a_removed_port_drains_like_a_process");
-    let mut random = fastrand::Rng::with_seed(seed);
-    let app = App::start(Slow(Mutex::new(random.fork())));
-    let ports = free_ports(2);
-    let files = [open(ports[0], app.port(), 0), open(ports[1], app.port(), 0)];
-    let tree = Tree::with(&[("shop/cart", &files[0]), ("shop/user", &files[1])]);
-    let shutdown = "shutdown: {accept: 700ms, deadline: 6s}";
-    let daemon = Setup::new(&tree).process(shutdown).start();
-    let bystanders = Crowd::start(ports[1], 2, random.u64(..));
-    let mut good = 0;
-    for _ in 0..4 {
-        let crowd = Crowd::start(ports[0], 6, random.u64(..));
-        pause(Duration::from_millis(random.u64(50..400)));
-        let watched = watch_port(ports[0]);
-        tree.remove("shop/cart");
-        let removed = Instant::now();
-        let reloaded = daemon.admin_post("/reload?confirm=removals", "");
-        assert_eq!(reloaded.status, 200, "{}", reloaded.text());
-        let accepted_until = watched.join().unwrap();
-        let (answered, lost) = crowd.end(accepted_until);
-        assert_none(&lost);
-        assert!(accepted_until.duration_since(removed) >= Duration::from_millis(600));
-        good += answered;
-        tree.write("shop/cart", &files[0]);
-        assert_eq!(daemon.reload().status, 200);
-        wait_until("the port is back", SOON, || {
-            Request::get("/").status(ports[0]) == Some(200)
-        });
-    }
-    let (others, lost) = bystanders.end(Instant::now());
-    assert_none(&lost);
-    assert!(daemon.output().contains("\"ready\""));
-    figure!("4 ports removed under load: {good} requests there and {others} beside, none lost");
-}
-
-#[test]
-fn a_port_given_up_can_be_had_again_at_once() {
-    let _machine = shared_machine();
-    let app = App::start(scripts::say_header(crate::support::files::STEP));
-    let port = free_port();
-    let tree = Tree::with(&[
-        ("shop/cart", &open(port, app.port(), 1)),
-        ("shop/user", &open(free_port(), app.port(), 1)),
-    ]);
-    let shutdown = "shutdown: {accept: 20s, deadline: 25s}";
-    let daemon = Setup::new(&tree).process(shutdown).start();
-    tree.remove("shop/cart");
-    assert_eq!(
-        daemon.admin_post("/reload?confirm=removals", "").status,
-        200
-    );
-    // Still announced as closing: another service takes the port over.
-    assert!(Request::get("/").send(port).closes());
-    tree.write("shop/order", open(port, app.port(), 2));
-    let reloaded = daemon.reload();
-    assert_eq!(reloaded.status, 200, "{}", reloaded.text());
-    for _ in 0..50 {
-        assert_eq!(Request::get("/").send(port).text(), "2");
     }
 }
 

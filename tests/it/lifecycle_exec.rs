@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::app::App;
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::daemon::{BINARY, Daemon, Setup};
 use crate::support::files::open;
 use crate::support::isolation::Wrapper;
@@ -133,6 +133,25 @@ fn a_drain_asked_for_ends_the_command() {
     assert_eq!(daemon.admin_post("/drain", "").status, 202);
     let (status, _) = daemon.wait_for_exit(SOON);
     assert_eq!(status.code(), Some(143));
+}
+
+#[test]
+fn a_signal_after_the_end_of_the_command_cuts_nothing() {
+    let _machine = shared_machine();
+    let job = Job::new();
+    let _app = App::start_on(job.app_port, scripts::slow(Duration::from_secs(2)));
+    let script = "echo begun; while [ ! -e go ]; do sleep 0.05; done; exit 5";
+    let mut daemon = job.setup(&["sh", "-c", script]).spawn();
+    daemon.wait_for_line(&["begun"]);
+    let mut client = Client::connect(job.port).unwrap();
+    client.send(&Request::get("/").bytes()).unwrap();
+    std::fs::write(job.tree.root().join("go"), "").unwrap();
+    daemon.wait_for_line(&["the command ended"]);
+    daemon.signal("TERM");
+    assert_eq!(client.response().unwrap().status, 200);
+    drop(_app);
+    let (status, output) = daemon.wait_for_exit(SOON);
+    assert_eq!(status.code(), Some(5), "{output}");
 }
 
 fn process_one(daemon: &Daemon) -> u32 {

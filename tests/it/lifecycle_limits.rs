@@ -6,7 +6,7 @@ use crate::support::app::App;
 use crate::support::client::{Client, Request};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::figures::figure;
-use crate::support::files::{STEP, open};
+use crate::support::files::{STEP, guarded, open};
 use crate::support::isolation::Wrapper;
 use crate::support::ports::free_port;
 use crate::support::scripts;
@@ -63,6 +63,38 @@ fn a_flood_of_connections_leaves_the_doors_alone() {
         daemon.descriptors() <= before + 10
     });
     figure!("ulimit -n {LIMIT}, 400 connections: {answered} served, {most} descriptors at most");
+}
+
+#[test]
+fn a_drain_without_descriptors_serves_what_waits() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::slow(Duration::from_millis(20)));
+    let port = free_port();
+    let tree = Tree::with(&[("shop/cart", &open(port, app.port(), 0))]);
+    let mut daemon = Setup::new(&tree)
+        .process("shutdown: {accept: 300ms, deadline: 40s}")
+        .within(Wrapper::after(&format!("ulimit -n {LIMIT}")))
+        .start();
+    // Kept without a request: they hold what the others need.
+    let idle: Vec<Client> = (0..8).map(|_| Client::connect(port).unwrap()).collect();
+    let mut clients: Vec<Client> = (0..250).map(|_| Client::connect(port).unwrap()).collect();
+    for client in &mut clients {
+        client.patience(Duration::from_secs(40));
+        client.send(&Request::get("/").bytes()).unwrap();
+    }
+    daemon.signal("TERM");
+    let mut most = 0;
+    for client in &mut clients {
+        assert_eq!(client.response().unwrap().status, 200);
+        most = most.max(daemon.descriptors());
+    }
+    assert!(
+        most <= LIMIT - 40,
+        "{most} descriptors: the reserve was used"
+    );
+    let (status, output) = daemon.wait_for_exit(SOON);
+    assert_eq!(status.code(), Some(0), "{output}");
+    drop(idle);
 }
 
 /// A flood of requests with a log line each; everything goes on.
@@ -137,4 +169,69 @@ fn a_blocked_output_costs_lines_and_nothing_else() {
     let script = "mkfifo pipe && { sleep 120 <pipe >/dev/null 2>&1 & } && exec >pipe 2>&1";
     let (_app, _tree, mut daemon, port) = with_output(script);
     keeps_going(&mut daemon, port, true);
+}
+
+#[test]
+fn a_blocked_output_does_not_outlast_the_deadline() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::hung_stream);
+    let port = free_port();
+    let tree = Tree::with(&[("shop/cart", &open(port, app.port(), 0))]);
+    let script = "mkfifo pipe && { sleep 120 <pipe >/dev/null 2>&1 & } && exec >pipe 2>&1";
+    let mut daemon = Setup::new(&tree)
+        .process("accessLog: all\nshutdown: {accept: 100ms, deadline: 3s}")
+        .within(Wrapper::after(script))
+        .start();
+    let target = format!("/{}", "p".repeat(8000));
+    // Each leaves a line when its client goes: more than a pipe holds.
+    for _ in 0..40 {
+        let mut client = Client::connect(port).unwrap();
+        client.send(&Request::get(&target).bytes()).unwrap();
+        client.head().unwrap();
+    }
+    let mut stream = Client::connect(port).unwrap();
+    stream.send(&Request::get("/").bytes()).unwrap();
+    stream.head().unwrap();
+    let begun = Instant::now();
+    daemon.signal("TERM");
+    let (status, _) = daemon.wait_for_exit(SOON);
+    assert_eq!(status.code(), Some(0));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(3600), "{took:?}");
+}
+
+#[test]
+fn a_flood_of_refusals_becomes_a_summary() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::ok);
+    let port = free_port();
+    let tree = Tree::with(&[("shop/cart", &guarded(port, app.port()))]);
+    let daemon = Setup::new(&tree).start();
+    let mut client = Client::connect(port).unwrap();
+    let begun = Instant::now();
+    let wrong = Request::get("/").key("wrong");
+    for _ in 0..1000 {
+        assert_eq!(client.exchange(&wrong).unwrap().status, 401);
+    }
+    let seconds = begun.elapsed().as_secs() as usize + 2;
+    let count = |line: &str| -> usize {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        line["count"].as_u64().unwrap_or_default() as usize
+    };
+    let told = || {
+        let output = daemon.output();
+        let lines = output.lines().filter(|line| line.contains("auth_denied"));
+        let (summaries, single): (Vec<_>, Vec<_>) =
+            lines.partition(|line| line.contains("not logged one by one"));
+        // Reasons go to the log.
+        assert!(single.iter().all(|line| line.contains("\"detail\":\"")));
+        let summed: usize = summaries.into_iter().map(count).sum();
+        (single.len(), summed)
+    };
+    wait_until("every refusal is in the log", SOON, || {
+        let (single, summed) = told();
+        single + summed == 1000
+    });
+    let (single, _) = told();
+    assert!(single <= 100 * seconds, "{single} lines in {seconds} s");
 }

@@ -101,6 +101,37 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
+fn a_signal_after_a_drain_that_was_asked_for_cuts_nothing() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::Routes(vec![
+        ("/slow", Box::new(scripts::slow(Duration::from_secs(2)))),
+        ("/events", Box::new(scripts::hung_stream)),
+    ]));
+    let port = free_port();
+    let tree = Tree::with(&[("shop/cart", &open(port, app.port(), 0))]);
+    let shutdown = "shutdown: {accept: 100ms, deadline: 30s}";
+    let mut daemon = Setup::new(&tree).process(shutdown).start();
+    let [mut slow, mut stream] = ["/slow", "/events"].map(|target| {
+        let mut client = Client::connect(port).unwrap();
+        client.send(&Request::get(target).bytes()).unwrap();
+        client
+    });
+    stream.head().unwrap();
+    // As a hook before the stop does it; then comes the stop itself.
+    assert_eq!(daemon.admin_post("/drain", "").status, 202);
+    daemon.wait_for_line(&["draining"]);
+    daemon.signal("TERM");
+    assert_eq!(slow.response().unwrap().status, 200);
+    assert!(daemon.is_running());
+    let begun = Instant::now();
+    daemon.signal("TERM");
+    let (status, _) = daemon.wait_for_exit(SOON);
+    assert_eq!(status.code(), Some(0));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
 fn as_process_one_it_takes_signals_from_the_first_moment() {
     let _machine = shared_machine();
     for early in [true, false] {

@@ -27,6 +27,7 @@ mod identity;
 mod lifecycle_drain;
 mod lifecycle_exec;
 mod lifecycle_limits;
+mod lifecycle_ports;
 mod lifecycle_process;
 mod many_reloads;
 #[path = "../integration/microservices.rs"]

@@ -144,10 +144,17 @@ fn build(
 
 impl LogHandle {
     /// One line for a request that ended, if `accessLog` asks for it. The
-    /// sidecar's own answers have a cause.
+    /// sidecar's own answers have a cause; where only errors are asked for, more
+    /// than 100 a second of one become a summary, as with [`Self::error`].
     pub fn access(&self, line: &AccessLine<'_>) {
-        if self.wants(line.status, line.cause.is_some()) {
-            let format = self.shared.controls.format();
+        let controls = &self.shared.controls;
+        let errors_alone = controls.access.load(Ordering::Relaxed) == ACCESS_ERRORS;
+        let wanted = match line.cause {
+            Some(cause) if errors_alone => controls.limiter.admit(cause, Instant::now()),
+            _ => self.wants(line.status, line.cause.is_some()),
+        };
+        if wanted {
+            let format = controls.format();
             self.shared
                 .queue
                 .push(line.write(format, SystemTime::now()));

@@ -20,6 +20,8 @@ pub struct AccessLine<'a> {
     pub status: u16,
     /// Set when the sidecar made the answer or broke it off.
     pub cause: Option<Cause>,
+    /// Why, for people; no header or parameter values.
+    pub detail: Option<&'a str>,
     /// Body bytes sent to the client, when counted.
     pub bytes: Option<u64>,
     /// From the complete head to the end of the body.
@@ -53,6 +55,7 @@ impl AccessLine<'_> {
             path,
             status,
             cause,
+            detail,
             bytes,
             total,
             upstream,
@@ -76,6 +79,7 @@ impl AccessLine<'_> {
         if let Some(cause) = cause {
             line.text("cause", cause.as_str());
         }
+        line.text_if_any("detail", detail.unwrap_or_default());
         if let Some(bytes) = bytes {
             line.number("bytes", *bytes);
         }

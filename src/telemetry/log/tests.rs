@@ -58,6 +58,7 @@ fn access_line() -> AccessLine<'static> {
         path: "/users/\"7\"",
         status: 200,
         cause: None,
+        detail: None,
         bytes: Some(1234),
         total: Duration::from_micros(2500),
         upstream: Duration::from_micros(2480),

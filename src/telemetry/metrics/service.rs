@@ -179,9 +179,9 @@ impl ServiceShard {
     /// A request the parser refused with `status` (400, 414, 431) before
     /// anybody saw its method: counted with method `_OTHER` and cause
     /// `bad_request`.
-    pub fn parser_refused(&self, status: u16) {
-        let cells = self.cells();
-        cells.inbound.refused(&self.service.tables.codes, status);
+    pub fn parser_refused(&self, direction: Direction<'_>, status: u16) {
+        let codes = &self.service.tables.codes;
+        self.lane(direction).refused(codes, status);
         self.proxy_error(Cause::BadRequest);
     }
 

@@ -38,7 +38,7 @@ fn everything_recorded_is_summed_over_the_workers() {
         shard.proxy_error(Cause::UpstreamClosed);
         shard.auth_decision("api-key", AuthResult::Allowed, "ok");
         shard.retry(RetryReason::DeadConnection);
-        shard.parser_refused(431);
+        shard.parser_refused(Direction::Inbound, 431);
     }
     let shard = users.shard(7);
     shard.in_flight(Direction::Inbound).dec();

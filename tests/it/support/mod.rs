@@ -6,6 +6,7 @@ pub(crate) mod app;
 pub(crate) mod client;
 pub(crate) mod collector;
 pub(crate) mod container;
+pub(crate) mod crowd;
 pub(crate) mod daemon;
 pub(crate) mod document;
 pub(crate) mod figures;
