@@ -228,6 +228,7 @@ fn every_key_of_the_hand_written_tables_exists() {
         match line {
             "## Service file" => prefix = "",
             "### `auth`" => prefix = "auth.",
+            "### `database`" => prefix = "database.",
             line if line.starts_with("## Process settings") => prefix = "",
             _ => {}
         }
