@@ -23,7 +23,9 @@ pub(super) fn compile(
         let key = format!("auth.apiKey.keys[{index}]");
         if let Some(accepted) = one(written, &key, context) {
             // Keys may share an id: so a caller changes its key with an overlap.
-            if keys.iter().any(|known| known.sha256 == accepted.sha256) {
+            // Without secrets, all of them stand for the same nothing.
+            let mut known = keys.iter();
+            if !context.tolerant && known.any(|known| known.sha256 == accepted.sha256) {
                 context.report.error(&key, "this key is listed already");
             }
             keys.push(accepted);
