@@ -8,8 +8,8 @@ use crate::support::postgres::Cluster;
 use crate::support::site::Site;
 use crate::support::wait::wait_until;
 
-/// Far from the ports of other tests.
-const OFFSET: u16 = 21_000;
+/// Far from the ports of other tests, and below those that are given out.
+const OFFSET: u16 = 16_500;
 
 #[test]
 fn the_demo_has_a_postgresql_of_its_own_and_takes_it_along() {

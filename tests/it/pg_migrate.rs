@@ -53,12 +53,12 @@ fn a_failing_file_leaves_nothing_and_is_named_with_its_line() {
     site.migration(
         "users",
         "3_sets.sql",
-        "SET search_path = pg_catalog; SET statement_timeout = 1;",
+        "SET search_path = pg_catalog; SET statement_timeout = 300;",
     );
     site.migration(
         "users",
         "4_next.sql",
-        "SELECT pg_sleep(0.05); CREATE TABLE four (x int);",
+        "SELECT pg_sleep(0.6); CREATE TABLE four (x int);",
     );
     site.must(&["migrate", "up"]);
     assert_eq!(applied(&site), "1|t 2|t 3|t 4|t");
