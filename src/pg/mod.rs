@@ -15,9 +15,11 @@ mod prepare;
 mod provision;
 mod session;
 pub mod value;
+mod watch;
 
 pub use by_hand::{ByHand, ByHandError, Line, Resolution, url};
 pub use database::{Database, Databases, check_interval, pool_settings};
 pub use prepare::{
     AppliedMigration, Login, Preparation, PrepareFailure, Prepared, Progress, prepare,
 };
+pub use watch::MigrationWatch;

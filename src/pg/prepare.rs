@@ -13,6 +13,7 @@ use super::session::SessionError;
 use crate::drain::DrainWatcher;
 use crate::model::{DatabaseSpec, Provision, ServiceName};
 use crate::secret::Secret;
+use crate::telemetry::metrics::MigrationMetrics;
 
 /// What is to be prepared.
 pub struct Preparation<'a> {
@@ -21,6 +22,8 @@ pub struct Preparation<'a> {
     pub spec: &'a DatabaseSpec,
     /// Told what is being done.
     pub progress: &'a Progress,
+    /// Counts what is run.
+    pub metrics: &'a MigrationMetrics,
     /// No new step begins once the process drains, and the one under way is
     /// cancelled and rolled back.
     pub drain: DrainWatcher,
@@ -97,6 +100,7 @@ async fn steps(preparation: &Preparation<'_>) -> Result<Prepared, PrepareError> 
         service,
         spec,
         progress,
+        metrics,
         drain,
     } = preparation;
     progress.step("provisioning");
@@ -120,7 +124,12 @@ async fn steps(preparation: &Preparation<'_>) -> Result<Prepared, PrepareError> 
         drain: drain.clone(),
         report: &report,
     })
-    .await?;
+    .await;
+    let outcome = outcome.inspect_err(|error| {
+        if !error.is_transient() {
+            metrics.failed();
+        }
+    })?;
     let Outcome {
         applied,
         ran,
@@ -136,6 +145,7 @@ async fn steps(preparation: &Preparation<'_>) -> Result<Prepared, PrepareError> 
     if ran > 0 {
         tracing::info!(%service, ran, "migrated");
     }
+    metrics.succeeded(applied.len(), ahead.len(), ran);
     let login = access.login;
     Ok(Prepared { login, applied })
 }

@@ -8,9 +8,10 @@ use crate::health::WatchedDatabase;
 use crate::model::DatabaseSpec;
 use crate::pg::backend::{Connection, Target};
 use crate::pg::{
-    Database, Login, Preparation, PrepareFailure, Prepared, check_interval, pool_settings, prepare,
+    Database, Login, MigrationWatch, Preparation, PrepareFailure, Prepared, check_interval,
+    pool_settings, prepare,
 };
-use crate::telemetry::metrics::HealthGauge;
+use crate::telemetry::metrics::{HealthGauge, MigrationMetrics};
 use crate::telemetry::readiness::Pending;
 use crate::telemetry::supervise::Supervisor;
 
@@ -30,6 +31,7 @@ pub(super) struct Following {
     pub(super) spec: Arc<DatabaseSpec>,
     pub(super) watched: WatchedDatabase,
     pub(super) gauge: Arc<HealthGauge>,
+    pub(super) migrations: Arc<MigrationMetrics>,
     pub(super) drain: DrainWatcher,
     /// Start-up waits for the first end of preparing, good or bad.
     pub(super) pending: Option<Pending>,
@@ -39,7 +41,10 @@ pub(super) struct Following {
 pub(super) async fn follow(mut following: Following, supervisor: Supervisor) {
     let pending = Mutex::new(following.pending.take());
     let look_after = || async {
-        if open(&following).await {
+        let mut files = MigrationWatch::new(following.spec.migrations_dir.clone());
+        loop {
+            files.trying().await;
+            let again = open(&following).await;
             // Whatever comes now is not start-up any more.
             drop(
                 pending
@@ -47,46 +52,66 @@ pub(super) async fn follow(mut following: Following, supervisor: Supervisor) {
                     .unwrap_or_else(PoisonError::into_inner)
                     .take(),
             );
-            watch(&following).await;
+            let reasons = Reasons {
+                files: &mut files,
+                again,
+                began: Instant::now(),
+            };
+            watch(&following, Some(reasons)).await;
         }
     };
     supervisor.keep("database", look_after).await;
 }
 
 /// Prepares the database and opens its pool, again and again while trying again
-/// may help. Always `true` in the end, also when it failed for good: what was
-/// open before stays open.
+/// may help; what was open before stays open and is tried once. Whether to try
+/// again later.
 async fn open(following: &Following) -> bool {
     let Following { database, spec, .. } = following;
     let mut pause = FIRST_PAUSE;
     loop {
-        match prepared(following).await {
-            Ok(()) => {
-                database.set_obstacle(None);
-                return true;
+        let was_open = database.pool.is_open();
+        let attempt = async {
+            if !was_open {
+                return prepared(following).await;
             }
-            Err(failure) => {
-                let news = database.set_obstacle(Some(failure.message.clone()));
-                let service = &database.pool.name;
-                if news {
-                    let error = &failure.message;
-                    match failure.retry {
-                        true => tracing::warn!(%service, error, "the database is not ready yet"),
-                        false => tracing::error!(%service, error, "the database is not ready"),
-                    }
-                }
-                if !database.pool.is_open() {
-                    diagnose(following).await;
-                    record(following, false, Duration::ZERO);
-                }
-                if !failure.retry {
-                    return true;
-                }
+            // A long migration is no reason not to look how the database is.
+            tokio::select! {
+                result = prepared(following) => result,
+                () = watch(following, None) => Ok(()),
             }
+        };
+        let Err(failure) = attempt.await else {
+            database.set_obstacle(None);
+            return false;
+        };
+        tell(database, &failure);
+        if was_open {
+            return failure.retry;
+        }
+        diagnose(following).await;
+        record(following, false, Duration::ZERO);
+        if !failure.retry {
+            return false;
         }
         let jittered = pause.mul_f64(1.0 - JITTER * fastrand::f64());
         tokio::time::sleep(jittered).await;
         pause = (pause * 2).min(LAST_PAUSE.min(check_interval(spec)));
+    }
+}
+
+/// Says why it is not ready, if that is news.
+fn tell(database: &Database, failure: &PrepareFailure) {
+    let PrepareFailure {
+        message: error,
+        retry,
+    } = failure;
+    let service = &database.pool.name;
+    if database.set_obstacle(Some(error.clone())) {
+        match retry {
+            true => tracing::warn!(%service, error, "the database is not ready yet"),
+            false => tracing::error!(%service, error, "the database is not ready"),
+        }
     }
 }
 
@@ -101,6 +126,7 @@ async fn prepared(following: &Following) -> Result<(), PrepareFailure> {
         service: &database.pool.name,
         spec,
         progress: &database.progress,
+        metrics: &following.migrations,
         drain: drain.clone(),
     };
     let Prepared { login, applied } = prepare(preparation).await?;
@@ -175,8 +201,33 @@ fn record(following: &Following, up: bool, took: Duration) {
     following.gauge.set(up, counts_for);
 }
 
-/// Asks the database how it is; results of real traffic count too.
-async fn watch(following: &Following) {
+/// What may be a reason to prepare the database once more.
+struct Reasons<'a> {
+    files: &'a mut MigrationWatch,
+    /// The last attempt failed, and another may not.
+    again: bool,
+    /// Of the watch.
+    began: Instant,
+}
+
+impl Reasons<'_> {
+    /// Whether there is one now: another attempt is due, a tenant changed its
+    /// own password, or files that may be run appeared.
+    async fn are_there(&mut self, following: &Following) -> bool {
+        let Following { database, spec, .. } = following;
+        let failure = database.pool.failure();
+        let locked_out = failure.is_some_and(|failure| failure.reason() == "wrong_password");
+        if (self.again || locked_out) && self.began.elapsed() >= check_interval(spec) {
+            return true;
+        }
+        let may_run = spec.migrate_on_reload || database.obstacle().is_some();
+        spec.migrations && may_run && self.files.has_settled_change().await
+    }
+}
+
+/// Asks the database how it is; results of real traffic count too. Returns when
+/// there is a reason to prepare it once more, of those that are asked for.
+async fn watch(following: &Following, mut reasons: Option<Reasons<'_>>) {
     let Following { database, spec, .. } = following;
     let pool = &database.pool;
     let interval = check_interval(spec);
@@ -211,5 +262,10 @@ async fn watch(following: &Following) {
             () = tokio::time::sleep(rest.saturating_sub(BREATH)) => false,
             () = pool.suspected() => true,
         };
+        if let Some(reasons) = &mut reasons
+            && reasons.are_there(following).await
+        {
+            return;
+        }
     }
 }

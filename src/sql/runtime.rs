@@ -120,6 +120,7 @@ impl Sql {
             spec: Arc::clone(&spec),
             watched: watched.clone(),
             gauge: parts.metrics.health(name.key(), HealthKind::Database),
+            migrations: parts.metrics.migrations(name),
             drain: parts.drain.clone(),
             pending: spec
                 .required

@@ -45,6 +45,7 @@ mod outbound_names;
 mod outbound_refusals;
 mod outbound_verdicts;
 mod pg_boundary;
+mod pg_daemon;
 mod pg_demo;
 mod pg_migrate;
 mod pg_provision;

@@ -18,6 +18,8 @@ mod run;
 mod script;
 mod table;
 
+use std::path::Path;
+
 use tokio_postgres::types::Type;
 
 pub(super) use error::MigrateError;
@@ -177,6 +179,18 @@ pub(super) async fn up(job: &Job<'_>) -> Result<Outcome, MigrateError> {
     let rows = table::rows(&session, job.spec).await?;
     lock::release(&session, key).await?;
     Ok(outcome(&plan, &rows, ran))
+}
+
+/// Names and checksums of a folder's files, in order; why not, as text. Blocks.
+///
+/// # Errors
+/// What is wrong with the files.
+pub(super) fn read_folder(folder: &Path) -> Result<Vec<(String, [u8; 32])>, String> {
+    let files = files::read(folder).map_err(|error| error.to_string())?;
+    Ok(files
+        .into_iter()
+        .map(|file| (file.name, file.checksum))
+        .collect())
 }
 
 /// What has been run and what has not; changes nothing.

@@ -56,6 +56,7 @@ impl Collector for AllMetrics {
         key_sets(&services, &mut families);
         super::tls::collect(&services, &mut families);
         super::pool::collect(&self.inner.pools(), &mut families);
+        super::migrations::collect(&self.inner.migrations(), &mut families);
         self.inner.process_wide(&services, &mut families);
         process_metrics(&mut families);
         families

@@ -104,6 +104,14 @@ families! {
         "Requests that waited for a database connection in vain.";
     DB_POOL_CONNECT_ERRORS = Counter "outrigger_db_pool_connect_errors_total" ["service", "reason"],
         "Database connections that could not be made, by reason.";
+    DB_MIGRATIONS_APPLIED = Gauge "outrigger_db_migrations_applied" ["service"],
+        "Migrations the database has.";
+    DB_MIGRATIONS_AHEAD = Gauge "outrigger_db_migrations_ahead" ["service"],
+        "Migrations the database has that are newer than every file.";
+    DB_MIGRATIONS_RUN = Counter "outrigger_db_migrations_run_total" ["service"],
+        "Migrations run by this process.";
+    DB_MIGRATIONS_FAILURES = Counter "outrigger_db_migrations_failures_total" ["service"],
+        "Times that migrations failed or were refused.";
     TASK_PANICS = Counter "outrigger_task_panics_total" ["task"],
         "Panics that were caught, by task.";
     LOG_LINES_DROPPED = Counter "outrigger_log_lines_dropped_total" [],

@@ -9,6 +9,7 @@ mod auth;
 mod cells;
 mod collect;
 mod families;
+mod migrations;
 mod pool;
 mod process;
 mod service;
@@ -24,6 +25,7 @@ use prometheus::{Registry, TextEncoder};
 pub use auth::AuthResult;
 pub use cells::RetryReason;
 pub use families::markdown;
+pub use migrations::MigrationMetrics;
 pub use pool::{PoolGauges, PoolMetrics, PoolStats};
 pub use prometheus::TEXT_FORMAT;
 pub use service::{Direction, InFlight, PeerMetrics, ServiceMetrics, ServiceShard};
@@ -110,6 +112,7 @@ struct Inner {
     services: Mutex<BTreeMap<ServiceName, Weak<ServiceMetrics>>>,
     health: Mutex<HealthGauges>,
     pools: Mutex<BTreeMap<ServiceName, Weak<PoolMetrics>>>,
+    migrations: Mutex<BTreeMap<ServiceName, Weak<MigrationMetrics>>>,
     panics: Mutex<BTreeMap<&'static str, u64>>,
     hash: Mutex<Option<Arc<str>>>,
     reloads: [AtomicU64; RELOAD_RESULTS.len()],
@@ -126,6 +129,14 @@ impl Inner {
     /// The services somebody still holds, sorted by name.
     fn services(&self) -> Vec<Arc<ServiceMetrics>> {
         locked(&self.services)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
+    }
+
+    /// Of databases that somebody still looks after, sorted by name.
+    fn migrations(&self) -> Vec<Arc<MigrationMetrics>> {
+        locked(&self.migrations)
             .values()
             .filter_map(Weak::upgrade)
             .collect()
@@ -153,6 +164,7 @@ impl Metrics {
             services: Mutex::default(),
             health: Mutex::default(),
             pools: Mutex::default(),
+            migrations: Mutex::default(),
             panics: Mutex::default(),
             hash: Mutex::default(),
             reloads: [const { AtomicU64::new(0) }; RELOAD_RESULTS.len()],
@@ -203,6 +215,19 @@ impl Metrics {
             until_ms: AtomicU64::new(0),
         });
         gauges.insert(key, Arc::downgrade(&made));
+        made
+    }
+
+    /// The counters of a service's migrations: the same ones as long as anybody
+    /// holds them.
+    pub fn migrations(&self, name: &ServiceName) -> Arc<MigrationMetrics> {
+        let mut known = locked(&self.inner.migrations);
+        if let Some(known) = known.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        known.retain(|_, handle| handle.strong_count() > 0);
+        let made = Arc::new(MigrationMetrics::new(name.clone()));
+        known.insert(name.clone(), Arc::downgrade(&made));
         made
     }
 
