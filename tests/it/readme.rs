@@ -323,6 +323,9 @@ const ELSEWHERE: [(&str, &str); 10] = [
         "scripts/footprint, which is too slow for every run",
     ),
     ("benches/compare/auth.py", "a measurement of an hour"),
+    ("benches/compare/hop.py", "a measurement of minutes"),
+    ("benches/compare/tls.py", "a measurement of minutes"),
+    ("benches/compare/tracing.py", "a measurement of an hour"),
     (
         "scripts/footprint",
         "footprint::footprint on the debug build",
