@@ -107,10 +107,12 @@ impl Listening {
     pub(super) fn advance(&self, phase: Phase) {
         self.phase.set(self.phase.get().max(phase));
         self.tunnels.set(self.tunnels.get().max(phase));
-        if phase == Phase::Cut
-            && let Some(accepting) = self.accepting.take()
-        {
-            accepting.abort();
+        if phase == Phase::Cut {
+            // Told, so that its end is no fault of the worker's.
+            self.closed.cancel();
+            if let Some(accepting) = self.accepting.take() {
+                accepting.abort();
+            }
         }
     }
 

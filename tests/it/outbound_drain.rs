@@ -114,6 +114,24 @@ fn tunnels_of_calls_end_two_seconds_before_the_deadline() {
 }
 
 #[test]
+fn a_call_that_hangs_is_cut_at_the_deadline() {
+    let _machine = shared_machine();
+    let payments = App::start(scripts::hung_stream);
+    let (_tree, mut daemon, port) = without_app(&payments, "4s");
+    let mut client = Client::connect(port).unwrap();
+    client.send(&Request::get("/").bytes()).unwrap();
+    client.head().unwrap();
+    let begun = Instant::now();
+    daemon.signal("TERM");
+    let (status, output) = daemon.wait_for_exit(SOON);
+    let took = begun.elapsed();
+    // The doors for calls end with the process, and that is no fault.
+    assert_eq!(status.code(), Some(0), "{output}");
+    let expected = Duration::from_millis(3500)..Duration::from_millis(5000);
+    assert!(expected.contains(&took), "{took:?}");
+}
+
+#[test]
 fn a_local_port_that_is_removed_drains_like_a_public_one() {
     let _machine = shared_machine();
     let seed = seed("a_local_port_that_is_removed_drains_like_a_public_one");
