@@ -3,7 +3,7 @@
 //!
 //! [`Sql`] is what the rest of the process holds: it is told which services are
 //! served and starts thread, door and pools with the first database. The way of
-//! a request: [`door`] accepts → `gate` (host, pages, token) → `route` (service,
+//! a request: `door` accepts → `gate` (host, pages, token) → `route` (service,
 //! action) → `request` (JSON to statements) → `run` (one flight over a borrowed
 //! session) → `rows` (messages to JSON).
 

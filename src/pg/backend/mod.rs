@@ -3,7 +3,7 @@
 //!
 //! Unlike a driver's client it shows what pooling needs: the transaction status
 //! byte, how many answers are still owed, and whether anything was done since
-//! the last reset. That state changes in [`state::State`] only. Nothing here is
+//! the last reset. That state changes in `state::State` only. Nothing here is
 //! lost when a future is dropped half-way: what is queued and what was read stay
 //! with the connection, and the next call goes on.
 
