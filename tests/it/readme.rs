@@ -305,7 +305,7 @@ const TYPED: [&str; 4] = [
 ];
 
 /// Commands that need more than a test machine has, and what is tried instead.
-const ELSEWHERE: [(&str, &str); 10] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     (
         "docker build ",
         "deploy::lint and deploy::compose; the binary in such a root: deploy::pods",
