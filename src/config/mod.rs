@@ -25,6 +25,6 @@ mod tree;
 pub use compilation::{Compilation, Compiled, Invalid, LocalService};
 pub use compiler::Compiler;
 pub use problem::{Problem, Severity};
-pub use process::{Environment, LoadedProcess, ProcessFlags, load_process, variables};
+pub use process::{Environment, LoadedProcess, ProcessFile, ProcessFlags, load_process, variables};
 pub use source::{FileFault, Patience, read_regular};
 pub use tree::{FileContent, MAX_FILE_BYTES, Tree, TreeFile};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::task::spawn_blocking;
 
+use super::lost_settings::lost;
 use super::restart::keep_fixed;
 use crate::config::{
     Compilation, Compiler, Environment, FileContent, LoadedProcess, Problem, ProcessFlags, Tree,
@@ -26,6 +27,8 @@ pub(super) struct Inputs {
     /// Of the last load; the settings in force are from the last good one.
     pub(super) problems: Vec<Problem>,
     pub(super) restart_needed: Vec<&'static str>,
+    /// The last load was in vain, perhaps for want of a file that is not watched.
+    pub(super) in_vain: bool,
     /// `None` while it compiles, and after it panicked.
     compiler: Option<Compiler>,
 }
@@ -40,6 +43,7 @@ impl Inputs {
             compiler: Some(Compiler::new(process.clone(), environment.clone())),
             problems: process.warnings.clone(),
             restart_needed: Vec::new(),
+            in_vain: false,
             flags,
             environment,
             process,
@@ -48,20 +52,15 @@ impl Inputs {
 
     /// Loads the process file again. Returns whether the settings changed.
     pub(super) async fn load_again(&mut self) -> bool {
-        let (flags, environment) = (self.flags.clone(), self.environment.clone());
-        let loaded = spawn_blocking(move || load_process(&flags, &environment)).await;
-        let mut loaded = match loaded {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(problems)) => {
+        let mut loaded = match self.load().await {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                self.in_vain = true;
                 self.problems = problems;
                 return false;
             }
-            Err(_) => {
-                let message = "loading the process settings failed inside the sidecar";
-                self.problems = vec![Problem::error(Origin::default(), message)];
-                return false;
-            }
         };
+        self.in_vain = false;
         let (settings, differs) = keep_fixed(&self.process.settings, &loaded.settings);
         self.restart_needed = differs;
         self.problems = loaded.warnings.clone();
@@ -77,6 +76,33 @@ impl Inputs {
             compiler.set_process(self.process.clone());
         }
         changed
+    }
+
+    /// A good version that leaves out nothing that is in force, or every problem.
+    async fn load(&self) -> Result<LoadedProcess, Vec<Problem>> {
+        let (flags, environment) = (self.flags.clone(), self.environment.clone());
+        let loaded = spawn_blocking(move || load_process(&flags, &environment)).await;
+        let loaded = loaded.unwrap_or_else(|_| {
+            let message = "loading the process settings failed inside the sidecar";
+            Err(vec![Problem::error(Origin::default(), message)])
+        });
+        match loaded {
+            Ok(loaded) => match lost(&self.process, &loaded) {
+                Some(problem) => Err(vec![problem]),
+                None => Ok(loaded),
+            },
+            Err(mut problems) => {
+                let bare = |problem: &&mut Problem| {
+                    let file = &problem.origin.file;
+                    problem.hint.is_none() && **file == *self.process.file.path
+                };
+                for problem in problems.iter_mut().filter(bare) {
+                    let hint = "the settings read from it before stay in force";
+                    problem.hint = Some(hint.to_owned());
+                }
+                Err(problems)
+            }
+        }
     }
 
     /// Compiles on the blocking pool; `None` when the compiler panicked.

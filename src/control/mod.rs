@@ -21,6 +21,7 @@ mod fixture;
 mod follow;
 mod force;
 mod inputs;
+mod lost_settings;
 mod observe;
 mod omission;
 mod prepare;

@@ -129,12 +129,7 @@ impl Turn {
         self.hung = false;
         let before = self.seen.replace(Arc::clone(&seen));
         let differs = before.as_ref().is_none_or(|before| !before.same_as(&seen));
-        let process_differs =
-            before.is_some_and(|before| before.differs_in(&seen, &self.inputs.process.referenced));
-        if process_differs && self.inputs.load_again().await {
-            self.reconciler
-                .settings_changed(&self.inputs.process.settings);
-        }
+        let process_differs = self.follow_process(before.as_deref(), &seen).await;
         let confirmed = cause
             == Cause::Asked {
                 confirm_removals: true,
@@ -153,6 +148,19 @@ impl Turn {
         self.watch(&seen).await;
         self.report(changed, published);
         changed
+    }
+
+    /// Loads the process's settings again where there is reason to. Returns
+    /// whether their files differ, or what they say does.
+    async fn follow_process(&mut self, before: Option<&Observation>, seen: &Observation) -> bool {
+        let files = &self.inputs.process.referenced;
+        let differs = before.is_some_and(|before| before.differs_in(seen, files));
+        let in_vain = self.inputs.in_vain;
+        if (differs || in_vain) && self.inputs.load_again().await {
+            self.reconciler
+                .settings_changed(&self.inputs.process.settings);
+        }
+        differs || in_vain != self.inputs.in_vain
     }
 
     /// Takes in the end of a build that took longer than its turn.

@@ -62,7 +62,36 @@ pub struct LoadedProcess {
     /// Variables the process file names: credentials of the process, as far as
     /// they are any.
     pub variables: BTreeSet<String>,
+    /// What the settings were made of.
+    pub file: ProcessFile,
     pub(crate) defaults: Arc<Defaults>,
+}
+
+/// The process file as it was read.
+#[derive(Clone)]
+pub struct ProcessFile {
+    /// As a person would type it.
+    pub path: Arc<Path>,
+    /// `None` where there is none, and none was named.
+    pub bytes: Option<Arc<[u8]>>,
+    /// Whether `auth.required` is written, there or in the environment.
+    pub says_auth_required: bool,
+}
+
+impl ProcessFile {
+    /// Where it lies, absolute; `None` without a file.
+    fn folder(&self) -> Option<PathBuf> {
+        self.bytes.as_ref()?;
+        let absolute = std::path::absolute(&self.path).ok()?;
+        absolute.parent().map(Path::to_path_buf)
+    }
+}
+
+impl LoadedProcess {
+    /// Whether both say the same about databases of services.
+    pub fn same_databases(&self, other: &Self) -> bool {
+        self.defaults.database == other.defaults.database
+    }
 }
 
 impl fmt::Debug for LoadedProcess {
@@ -98,7 +127,8 @@ pub fn load_process(
     environment: &Environment,
 ) -> Result<LoadedProcess, Vec<Problem>> {
     let mut referenced = BTreeSet::new();
-    let (mut node, config_dir) = process_file(flags, environment, &mut referenced)?;
+    let (mut node, mut file) = process_file(flags, environment, &mut referenced)?;
+    let config_dir = file.folder();
     let mut notes = Vec::new();
     let mut warnings = overlay::apply(&mut node, environment, &mut notes);
     flag_overlay(&mut node, flags);
@@ -121,6 +151,8 @@ pub fn load_process(
             return Err(problems);
         }
     };
+    let required = raw.auth.as_ref().and_then(|auth| auth.required);
+    file.says_auth_required = required.is_some();
     let places = Arc::new(Places::of(&node));
     let mut report = Report::new(None, Arc::clone(&places));
     let framework = Framework::read(environment, &mut report, &mut notes);
@@ -151,6 +183,7 @@ pub fn load_process(
         notes,
         referenced,
         variables,
+        file,
         defaults: Arc::new(Defaults {
             port_offset: flags.port_offset,
             local_from_flag: !flags.service.is_empty(),
@@ -192,12 +225,12 @@ fn resolve(
     resolver.problems
 }
 
-/// Reads the process file: its tree, empty without a file, and its folder.
+/// Reads the process file: its tree, empty without a file.
 fn process_file(
     flags: &ProcessFlags,
     environment: &Environment,
     referenced: &mut BTreeSet<PathBuf>,
-) -> Result<(Node, Option<PathBuf>), Vec<Problem>> {
+) -> Result<(Node, ProcessFile), Vec<Problem>> {
     let named = flags
         .config
         .clone()
@@ -210,17 +243,29 @@ fn process_file(
     };
     let absolute = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
     referenced.insert(absolute.clone());
-    let folder = absolute.parent().map(Path::to_path_buf);
+    let file = |bytes: Option<Vec<u8>>| ProcessFile {
+        path: Arc::clone(&shown),
+        bytes: bytes.map(Arc::from),
+        says_auth_required: false,
+    };
     match read_regular(&absolute) {
-        // An empty process file sets nothing and opens nothing.
-        Ok(bytes) if bytes.trim_ascii().is_empty() => Ok((Node::map(whole), folder)),
+        // A process file without settings sets nothing and opens nothing.
+        Ok(bytes) if says_nothing(&bytes) => Ok((Node::map(whole), file(Some(bytes)))),
         Ok(bytes) => match read(&bytes, &shown) {
-            Ok(node) => Ok((node, folder)),
+            Ok(node) => Ok((node, file(Some(bytes)))),
             Err(problem) => Err(vec![*problem]),
         },
-        Err(FileFault::Missing) if named.is_none() => Ok((Node::map(Place::Flag("default")), None)),
+        Err(FileFault::Missing) if named.is_none() => {
+            Ok((Node::map(Place::Flag("default")), file(None)))
+        }
         Err(fault) => Err(vec![Problem::error(whole.origin(""), fault.to_string())]),
     }
+}
+
+/// Whether there are but comments.
+fn says_nothing(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.all(|line| line.is_empty() || line.starts_with(b"#"))
 }
 
 /// Flags as if they stood in the file.

@@ -234,6 +234,14 @@ fn unknown_variables_warn_and_service_links_are_noted() {
 }
 
 #[test]
+fn a_file_of_comments_is_as_good_as_none() {
+    for text in ["", "\n \n", "# workers: 2\n", "\n  # a\n#b\n"] {
+        let loaded = load(text, &[]).unwrap_or_else(|problems| panic!("{text:?}: {problems:?}"));
+        assert!(!loaded.settings.auth_required && loaded.warnings.is_empty());
+    }
+}
+
+#[test]
 fn a_named_file_must_exist() {
     let flags = ProcessFlags {
         config: Some(PathBuf::from("/nowhere/outrigger.yaml")),

@@ -8,7 +8,7 @@ use super::values::{OneOrMany, RawDuration, RawSecret};
 /// The block of a service and that of the process share all keys but two.
 macro_rules! database {
     ($(#[$meta:meta])* $name:ident { $($(#[$own_meta:meta])* $own:ident: $own_type:ty,)* }) => {
-        #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
         #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
         $(#[$meta])*
         pub(crate) struct $name {
@@ -140,7 +140,7 @@ pub(crate) enum RawReset {
 }
 
 /// TLS toward PostgreSQL.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[schemars(rename = "DatabaseTls")]
 pub(crate) struct RawDatabaseTls {
