@@ -1,12 +1,10 @@
 //! Pages that ask for something. Each answers when it is known what came of it,
 //! or that it was handed on.
 
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::Request;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -15,9 +13,7 @@ use tokio::time::timeout;
 
 use super::House;
 use super::pages::{ProblemBody, json};
-use super::probes::find;
 use super::route::Answer;
-use crate::auth::{Call, Explanation};
 use crate::model::{Kind, LogLevel};
 use crate::snapshot::AdminCommand;
 
@@ -31,7 +27,8 @@ const BODY_TIME: Duration = Duration::from_secs(5);
 /// worker's turn; a caller that hears nothing can look at `/services`.
 const RELOAD_TIME: Duration = Duration::from_secs(20);
 
-async fn body(request: Request<Incoming>) -> Result<Bytes, Kind> {
+/// The whole body, within bounds of size and time.
+pub(super) async fn body(request: Request<Incoming>) -> Result<Bytes, Kind> {
     let limited = Limited::new(request.into_body(), BODY_BYTES);
     match timeout(BODY_TIME, limited.collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -140,102 +137,6 @@ fn parse_level(bytes: &[u8]) -> Option<LogLevel> {
     ]
     .into_iter()
     .find(|level| level.as_str() == word)
-}
-
-/// A request described in words.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExplainBody {
-    /// May be left out with one local service.
-    service: Option<String>,
-    method: Option<String>,
-    /// Path and query.
-    path: String,
-    #[serde(default)]
-    headers: std::collections::BTreeMap<String, OneOrMany>,
-    /// Address of the caller; loopback when left out.
-    peer: Option<IpAddr>,
-}
-
-/// A header's value or values.
-#[derive(Deserialize)]
-#[serde(from = "serde_json::Value")]
-struct OneOrMany(Vec<String>);
-
-impl From<serde_json::Value> for OneOrMany {
-    fn from(value: serde_json::Value) -> Self {
-        Self(match value {
-            serde_json::Value::Array(values) => values.iter().map(text_of).collect(),
-            single => vec![text_of(&single)],
-        })
-    }
-}
-
-fn text_of(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-#[derive(Serialize)]
-struct ExplainAnswer<'a> {
-    service: &'a str,
-    generation: u64,
-    upstream: String,
-    auth: Explanation,
-}
-
-/// `POST /explain`: which rule a request would meet, who it would be, where it
-/// would go. Nothing is sent anywhere.
-pub(super) async fn explain(
-    house: &Arc<House>,
-    request: Request<Incoming>,
-) -> Result<Answer, Kind> {
-    let bytes = body(request).await?;
-    let asked: ExplainBody = serde_json::from_slice(&bytes).map_err(|_| Kind::BadRequest)?;
-    let method = asked.method.as_deref().unwrap_or("GET");
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Kind::BadRequest)?;
-    let uri: Uri = asked.path.parse().map_err(|_| Kind::BadRequest)?;
-    let mut headers = HeaderMap::new();
-    for (name, OneOrMany(values)) in &asked.headers {
-        let name: HeaderName = name.parse().map_err(|_| Kind::BadRequest)?;
-        for value in values {
-            let value = HeaderValue::from_str(value).map_err(|_| Kind::BadRequest)?;
-            headers.append(&name, value);
-        }
-    }
-    let snapshot = house.current.load();
-    let mut services = snapshot.services.values();
-    let service = match (&asked.service, services.next(), services.next()) {
-        (Some(name), ..) => find(&snapshot, name),
-        (None, Some(only), None) => Some(only),
-        (None, ..) => None,
-    };
-    let service = service.ok_or(Kind::UnknownService)?;
-    let ready = service.as_ready().ok_or(Kind::ConfigInvalid)?;
-    // As at the public door: what clients may not send counts for nothing.
-    ready.reserved.strip(&mut headers);
-    let host = headers.get("host").and_then(|host| host.to_str().ok());
-    let mut explanation = ready.auth.explain(&Call {
-        method: &method,
-        path: uri.path(),
-        query: uri.query(),
-        headers: &headers,
-        peer: asked.peer.unwrap_or(IpAddr::from([127, 0, 0, 1])),
-        scheme: "http",
-        host: host.unwrap_or(service.name.name()),
-        certificate: None,
-        trace: None,
-    });
-    let own = || ready.spec.upstream.target.to_string();
-    let body = ExplainAnswer {
-        service: service.name.key(),
-        generation: snapshot.generation,
-        upstream: explanation.upstream.take().unwrap_or_else(own),
-        auth: explanation,
-    };
-    Ok(Answer::json(200, json(&body)))
 }
 
 #[cfg(test)]

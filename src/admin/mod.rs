@@ -6,6 +6,7 @@
 //! are made on the blocking pool, so a scrape delays nobody.
 
 mod change;
+mod explain;
 mod gate;
 mod pages;
 mod probes;

@@ -8,7 +8,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::{Door, DoorKind, change, gate, pages, probes};
+use super::{Door, DoorKind, change, explain, gate, pages, probes};
 use crate::model::Kind;
 use crate::reply::{ReplyContext, problem};
 use crate::telemetry::metrics::TEXT_FORMAT;
@@ -163,7 +163,7 @@ async fn dispatch(
         Page::ServicesHealth => pages::services_health(house).await,
         Page::Services => pages::services(house).await,
         Page::Pools => pages::pools(house).await,
-        Page::Explain => change::explain(house, request).await,
+        Page::Explain => explain::explain(house, request).await,
         Page::Reload => change::reload(house, &request).await,
         Page::Drain => change::drain(house),
         Page::Quit => change::quit(house),

@@ -50,6 +50,23 @@ pub enum Decision {
     AskHook,
 }
 
+impl Explanation {
+    /// For a request that is answered before anybody is asked who they are.
+    pub fn not_asked() -> Self {
+        Self {
+            rule: None,
+            origin: None,
+            requirement: describe(&Requirement::None),
+            decision: Decision::Allowed,
+            strategy: "none",
+            reason: AuthReason::Open.as_str(),
+            subject: None,
+            service: None,
+            upstream: None,
+        }
+    }
+}
+
 impl Authenticator {
     /// Decides about a described request as [`Authenticator::check`] would,
     /// through the same code, without asking anybody else.

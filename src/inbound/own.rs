@@ -1,16 +1,14 @@
 //! Paths that the sidecar answers itself, before authentication.
 
 use bytes::Bytes;
+use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Method, Response};
 
 use super::{Arrival, WorkerParts, whole};
 use crate::forward::AnswerBody;
 use crate::health::{Moment, Scope, View, shows_details};
+use crate::model::OwnPage;
 use crate::snapshot::Ready;
-
-/// Where all local services are shown, with `health.services`.
-const SERVICES_PATH: &str = "/health/services";
 
 /// The answer, where the request is for one of them.
 pub(super) fn answer(
@@ -20,31 +18,29 @@ pub(super) fn answer(
     parts: &WorkerParts,
 ) -> Option<Response<AnswerBody>> {
     let health = &ready.spec.health;
-    let path = arrival.parts.uri.path();
-    let is_own = health.path.as_deref() == Some(path);
-    let is_services = health.services && path == SERVICES_PATH;
-    if !(is_own || is_services) || !matches!(arrival.parts.method, Method::GET | Method::HEAD) {
-        return None;
-    }
+    let page = health.page(&arrival.parts.method, arrival.parts.uri.path())?;
     let client = &arrival.client;
     let details = shows_details(health.details, client.address, client.forwarded);
-    let (status, body) = if is_own {
-        let view = View {
-            scope: scope(arrival),
-            details,
-            draining,
-        };
-        let report = ready.health.report(view, Moment::now());
-        (report.http_status, report.json())
-    } else {
-        let view = View {
-            scope: Scope::All,
-            details,
-            // Of this port only; each service says so itself.
-            draining: false,
-        };
-        let aggregate = parts.current.load().health(view);
-        (aggregate.http_status, aggregate.json())
+    let (status, body) = match page {
+        OwnPage::Health => {
+            let view = View {
+                scope: scope(arrival),
+                details,
+                draining,
+            };
+            let report = ready.health.report(view, Moment::now());
+            (report.http_status, report.json())
+        }
+        OwnPage::Services => {
+            let view = View {
+                scope: Scope::All,
+                details,
+                // Of this port only; each service says so itself.
+                draining: false,
+            };
+            let aggregate = parts.current.load().health(view);
+            (aggregate.http_status, aggregate.json())
+        }
     };
     let body = Bytes::from(body);
     let response = Response::builder()

@@ -353,6 +353,20 @@ pub enum MtlsName {
 }
 
 impl MtlsName {
+    /// An exact name as files write it: `spiffe://trust-domain/path`, or
+    /// `dns:name`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(path) = text.strip_prefix("spiffe://") {
+            let (domain, path) = path.split_once('/')?;
+            let is_whole = !domain.is_empty() && !path.is_empty() && !path.contains('*');
+            return is_whole.then(|| Self::Spiffe(text.into()));
+        }
+        let host = text.strip_prefix("dns:")?;
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_name = !host.is_empty() && host.bytes().all(known);
+        is_name.then(|| Self::Dns(host.to_ascii_lowercase().into()))
+    }
+
     /// The name itself, as it becomes the caller's identity.
     pub fn as_str(&self) -> &Arc<str> {
         match self {

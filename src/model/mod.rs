@@ -5,6 +5,7 @@ mod auth;
 mod database;
 mod effective;
 mod failure;
+mod health;
 pub mod hex;
 mod identity;
 mod name;
@@ -25,6 +26,7 @@ pub use database::{
 };
 pub use effective::EffectiveValue;
 pub use failure::{Cause, Failure, Kind};
+pub use health::{AppHealthCheck, HealthCheckSpec, HealthDetails, HealthSpec, OwnPage, ProbeSpec};
 pub use identity::Identity;
 pub use name::{InvalidName, ServiceName};
 pub use origin::Origin;
@@ -35,9 +37,8 @@ pub use process::{
 };
 pub use reason::AuthReason;
 pub use service::{
-    Address, AppHealthCheck, BreakerSpec, DependencyCredential, DependencySpec, HeaderCase,
-    HealthCheckSpec, HealthDetails, HealthSpec, Limits, PeerSpec, ProbeSpec, Propagation,
-    ServiceSpec, TlsClientSpec, TlsServerSpec, TlsVersion, TracingSpec, TrustParent,
+    Address, BreakerSpec, DependencyCredential, DependencySpec, HeaderCase, Limits, PeerSpec,
+    Propagation, ServiceSpec, TlsClientSpec, TlsServerSpec, TlsVersion, TracingSpec, TrustParent,
     UpstreamProtocol, UpstreamSpec, UpstreamTarget,
 };
 pub use span::{SpanIds, TraceId, TraceIdText};

@@ -129,9 +129,24 @@ async fn explain_says_what_would_happen() {
         ("{\"path\":\"/\",\"unknown\":1}", 400),
         ("{\"path\":\"not a path\"}", 400),
         ("{\"path\":\"/\",\"headers\":{\"a b\":\"x\"}}", 400),
+        ("{\"path\":\"/\",\"certificate\":\"orders.shop\"}", 400),
         ("", 400),
     ] {
         assert_eq!(explain(body).await.status, status, "{body}");
+    }
+    // What the sidecar answers is asked of nobody.
+    let own = explain("{\"path\":\"/health?scope=self\"}").await;
+    let own: Value = serde_json::from_str(&own.body).expect("json");
+    assert_eq!(own["answeredBy"], "sidecar");
+    assert_eq!(own["auth"]["decision"], "allowed");
+    assert_eq!(own.get("upstream"), None);
+    for body in [
+        "{\"path\":\"/health\",\"method\":\"POST\"}",
+        "{\"path\":\"/health/services\"}",
+        "{\"path\":\"/Health\"}",
+    ] {
+        let answer: Value = serde_json::from_str(&explain(body).await.body).expect("json");
+        assert_eq!(answer["answeredBy"], "app", "{body}");
     }
     let large = format!("{{\"path\":\"/{}\"}}", "a".repeat(70_000));
     assert_eq!(

@@ -276,20 +276,7 @@ fn mtls(raw: &RawAuth, has_client_ca: bool, context: &mut Context<'_>) -> MtlsPo
         );
     }
     for (index, name) in list.into_iter().flatten().enumerate() {
-        let parsed = if let Some(path) = name.strip_prefix("spiffe://") {
-            let is_whole = path.split_once('/').is_some_and(|(domain, path)| {
-                !domain.is_empty() && !path.is_empty() && !path.contains('*')
-            });
-            is_whole.then(|| MtlsName::Spiffe(name.as_str().into()))
-        } else {
-            let host = name.strip_prefix("dns:").unwrap_or_default();
-            let is_name = !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-            is_name.then(|| MtlsName::Dns(host.to_ascii_lowercase().into()))
-        };
-        match parsed {
+        match MtlsName::parse(name) {
             Some(parsed) => allow.push(parsed),
             None => context.report.error(
                 &format!("auth.mtls.allow[{index}]"),
