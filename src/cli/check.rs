@@ -74,6 +74,7 @@ pub(super) fn check(
 ) -> Result<Checked, Vec<Problem>> {
     let process = load_process(flags, environment)?;
     let settings = std::sync::Arc::clone(&process.settings);
+    let file = std::sync::Arc::clone(&process.file.path);
     let mut problems = process.warnings.clone();
     let mut notes: Vec<String> = process.notes.clone();
     let tree = control::discover(&settings.services_dir);
@@ -81,6 +82,7 @@ pub(super) fn check(
     problems.extend(compilation.problems.iter().cloned());
     if !flags.no_secrets {
         problems.extend(check_tls::problems(&compilation, &tree));
+        problems.extend(check_tls::process_problems(&settings, &file));
     }
     if tree.files.is_empty() {
         problems.push(Problem::warning(

@@ -331,3 +331,67 @@ fn check_reads_pairs_chains_and_dates() {
         "{text}"
     );
 }
+
+#[test]
+fn check_reads_what_databases_and_collectors_are_shown() {
+    let (tree, authority) = (Tree::new(), Authority::new("shop"));
+    let folder = tree.folder("shop/cart");
+    let config = tree.root().join("config");
+    let good = authority.server();
+    for folder in [&folder, &config] {
+        good.write(folder, "client");
+        fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+    }
+    let tls = "{ca: ca.pem, cert: client.pem, key: client.key}";
+    let database = |tls: &str| {
+        let text = format!(
+            "port: 3001\nauth: none\ndatabase:\n  url: postgres://a:b@db.internal/shop\n  tls: {tls}\n"
+        );
+        tree.write("shop/cart", text);
+    };
+    let mode = |mode: &str| tls.replace("{ca", &format!("{{mode: {mode}, ca"));
+    database(tls);
+    let exporter = format!(
+        "tracing: {{exporter: {{otlp: {{endpoint: 'https://collector.internal', tls: {tls}}}}}}}\n"
+    );
+    tree.put("config/outrigger.yaml", exporter);
+    let check = || run_to_end(tree.root(), &["check"], &[]);
+    let (code, text) = check();
+    assert!(code == 0 && text.contains("0 errors, 0 warnings"), "{text}");
+    let other = authority.server();
+    let old = authority.issue(&["x"], Dates::Past);
+    for (place, key) in [
+        (&folder, "database.tls"),
+        (&config, "tracing.exporter.otlp.tls"),
+    ] {
+        let wrong = |what: &str, expected: i32| {
+            let (code, text) = check();
+            assert!(
+                code == expected && text.contains(what),
+                "{key}: {what}: {text}"
+            );
+            assert!(text.contains(key), "{text}");
+        };
+        old.write(place, "client");
+        wrong("has expired", 0);
+        good.write(place, "client");
+        fs::write(place.join("client.key"), &other.key).unwrap();
+        wrong("do not belong together", 64);
+        good.write(place, "client");
+        fs::write(place.join("ca.pem"), "nothing").unwrap();
+        wrong("ca.pem", 64);
+        fs::remove_file(place.join("ca.pem")).unwrap();
+        wrong("ca.pem", 64);
+        fs::write(place.join("ca.pem"), authority.pem()).unwrap();
+    }
+    // Only what is used counts.
+    fs::write(folder.join("ca.pem"), "nothing").unwrap();
+    database(&mode("require"));
+    let (code, text) = check();
+    assert!(code == 0, "{text}");
+    fs::write(folder.join("client.key"), &other.key).unwrap();
+    assert_eq!(check().0, 64);
+    database(&mode("disable"));
+    let (code, text) = check();
+    assert!(code == 0, "{text}");
+}
