@@ -326,12 +326,17 @@ impl Worker {
         let old = callers.borrow().clone();
         let new = Directory::new(snapshot, &self.caller_parts, old.as_deref());
         callers.replace(Some(new));
+        let mut outdated = false;
         for service in snapshot.services.values() {
             let known = self.sites.get(&service.slot.index);
             let old = known.map(|site| site.current());
             // The generation is part of the record, so every site changes; its
             // pools do not.
             let local = Local::new(service.clone(), snapshot, &self.parts, old.as_deref());
+            outdated |= old.is_some_and(|old| {
+                old.connection_settings() != local.connection_settings()
+                    || !local.is_under(old.tls())
+            });
             match known {
                 Some(site) => site.replace(local),
                 None => {
@@ -345,6 +350,10 @@ impl Worker {
             .map(|service| service.slot.index)
             .collect();
         self.sites.retain(|index, _| present.contains(index));
+        if outdated {
+            // Connections look at their settings when they are woken.
+            self.parts.deadlines.wake_all();
+        }
     }
 
     fn open(&mut self, listener: OpenListener) {

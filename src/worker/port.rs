@@ -15,7 +15,8 @@ use super::listening::{Listening, refusal};
 use super::secure::Peers;
 use crate::drain::Phase;
 use crate::inbound::{
-    ClientSide, ConnectionSettings, Door, Ending, RecordedBody, Site, TunnelSlot, WorkerParts,
+    ClientSide, ConnectionSettings, Door, Ending, Local, RecordedBody, Site, TunnelSlot,
+    WorkerParts,
 };
 use crate::model::Kind;
 use crate::net::stream::Stream;
@@ -271,8 +272,22 @@ impl Serving {
             async move { serving.request(request).await }
         };
         let phase = serving.port.listening.phase();
-        let end = net::serve_http2(io, &serving.watch, limits, phase, service).await;
-        match end {
+        let served = net::serve_http2(io, &serving.watch, limits, phase, service);
+        let mut served = std::pin::pin!(served);
+        let mut looked_at = None;
+        let end = std::future::poll_fn(|context| {
+            let local = serving.port.site.current();
+            // What holds for a whole connection ends it where it changed.
+            let generation = Some(local.recorder.generation);
+            if std::mem::replace(&mut looked_at, generation) != generation
+                && serving.is_outdated(&local)
+            {
+                serving.watch.end_after_this();
+            }
+            drop(local);
+            served.as_mut().poll(context)
+        });
+        match end.await {
             End::Broken(error) => tracing::debug!(%error, "an HTTP/2 connection broke off"),
             End::Flooded => {
                 let recorder = &serving.port.site.current().recorder;
@@ -283,6 +298,11 @@ impl Serving {
         }
     }
 
+    /// Whether a connection opened now would be under other settings.
+    fn is_outdated(&self, local: &Local) -> bool {
+        local.connection_settings() != self.opened || !local.is_under(self.tls.as_ref())
+    }
+
     async fn request(
         &self,
         request: Request<Incoming>,
@@ -290,8 +310,7 @@ impl Serving {
         self.watch.request_begun();
         let local = self.port.site.current();
         let draining = self.port.phase() >= Phase::Announced;
-        let same = local.connection_settings() == self.opened && local.is_under(self.tls.as_ref());
-        let close = draining || !same;
+        let close = draining || self.is_outdated(&local);
         if close {
             self.watch.end_after_this();
         }

@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
+use super::pki::{Secure, Socket};
+
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const PRIORITY: u8 = 2;
@@ -101,27 +103,45 @@ pub(crate) fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &payload)
 }
 
+fn dial(port: u16) -> TcpStream {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the port accepts");
+    stream.set_nodelay(true).expect("a socket takes an option");
+    stream
+}
+
 /// One connection.
 pub(crate) struct FrameClient {
-    stream: TcpStream,
+    stream: Socket,
 }
 
 impl FrameClient {
     /// Connects and sends the preface with these settings.
     pub(crate) fn connect(port: u16, values: &[(u16, u32)]) -> Self {
-        let mut client = Self::silent(port);
-        client.send(PREFACE).expect("a new connection takes bytes");
-        client
-            .send(&settings(values))
+        Self::silent(port).greet(values)
+    }
+
+    /// The same under TLS, as agreed on by ALPN.
+    pub(crate) fn connect_secure(port: u16, secure: &Secure) -> Self {
+        let stream = secure.speaking(b"h2").handshake(dial(port));
+        let mut client = Self {
+            stream: stream.expect("the handshake is answered"),
+        };
+        client.patience(Duration::from_secs(15));
+        client.greet(&[])
+    }
+
+    fn greet(mut self, values: &[(u16, u32)]) -> Self {
+        self.send(PREFACE).expect("a new connection takes bytes");
+        self.send(&settings(values))
             .expect("a new connection takes bytes");
-        client
+        self
     }
 
     /// Connects and says nothing.
     pub(crate) fn silent(port: u16) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the port accepts");
-        stream.set_nodelay(true).expect("a socket takes an option");
-        let mut client = Self { stream };
+        let mut client = Self {
+            stream: Socket::Plain(dial(port)),
+        };
         client.patience(Duration::from_secs(15));
         client
     }
@@ -129,7 +149,7 @@ impl FrameClient {
     /// Longest wait for bytes, and for room for them.
     pub(crate) fn patience(&mut self, time: Duration) {
         for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
-            set(&self.stream, Some(time)).expect("a socket takes a timeout");
+            set(self.stream.tcp(), Some(time)).expect("a socket takes a timeout");
         }
     }
 

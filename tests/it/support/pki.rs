@@ -157,6 +157,16 @@ impl Secure {
         }
     }
 
+    /// The same, offering another protocol.
+    pub(crate) fn speaking(&self, protocol: &[u8]) -> Self {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Self {
+            config: Arc::new(config),
+            name: self.name.clone(),
+        }
+    }
+
     /// The client's side of the handshake.
     pub(crate) fn handshake(&self, mut tcp: TcpStream) -> io::Result<Socket> {
         let session = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
