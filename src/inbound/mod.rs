@@ -186,6 +186,7 @@ impl Door {
         record.upstream.address = Some(Arc::clone(&sent.response.address));
         record.upstream.attempt = sent.attempt;
         record.upstream.reused = sent.response.reused;
+        record.upstream.connect = sent.response.connect;
         match &head.upgrade {
             Some(asked) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
                 let (answer, switched) = answer::relay_switch(sent.response, asked)?;
@@ -317,6 +318,7 @@ impl Door {
 fn failed_attempt(record: &mut Record, error: &UpstreamError, attempt: u32) -> Failure {
     record.upstream.address = error.address.clone();
     record.upstream.reused = error.reused;
+    record.upstream.connect = error.connect;
     record.upstream.attempt = attempt;
     Failure::from(error)
 }

@@ -37,7 +37,7 @@ pub use directory::{Caller, CallerParts, Directory, Route};
 
 use answer::{Passage, Shape};
 use directory::Found;
-use send::Unsent;
+use send::{Told, Unsent};
 
 /// By which listener a call comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,16 +178,26 @@ impl Door {
         let upgrade = head.upgrade.clone();
         record.upstream_begins();
         let shard = record.shard().clone();
-        let sent = send::send(&found.route, head, body, |reason| shard.retry(reason)).await;
+        let told = Told {
+            retried: |reason| shard.retry(reason),
+            // Known, should the client leave before there is an answer.
+            asks: |address: &Arc<str>, attempt| {
+                record.upstream.address = Some(Arc::clone(address));
+                record.upstream.attempt = attempt;
+            },
+        };
+        let sent = send::send(&found.route, head, body, told).await;
         let sent = sent.map_err(|Unsent { error, attempt }| {
             record.upstream.address = error.address.clone();
             record.upstream.reused = error.reused;
+            record.upstream.connect = error.connect;
             record.upstream.attempt = attempt;
             Failure::from(&error)
         })?;
         record.upstream.address = Some(Arc::clone(&sent.response.address));
         record.upstream.attempt = sent.attempt;
         record.upstream.reused = sent.response.reused;
+        record.upstream.connect = sent.response.connect;
         passage.pick = Some(sent.pick);
         match upgrade {
             Some(asked) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {

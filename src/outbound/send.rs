@@ -36,6 +36,14 @@ pub(super) struct Sent {
     pub(super) attempt: u32,
 }
 
+/// Who is told how a call goes on.
+pub(super) struct Told<R, A> {
+    /// Of the reason, before another attempt.
+    pub(super) retried: R,
+    /// Of address and number, before each attempt.
+    pub(super) asks: A,
+}
+
 /// A call that came to nothing.
 pub(super) struct Unsent {
     pub(super) error: UpstreamError,
@@ -49,7 +57,7 @@ pub(super) async fn send(
     route: &Rc<Route>,
     head: RequestHead,
     mut body: RequestBody,
-    retried: impl Fn(RetryReason),
+    told: Told<impl Fn(RetryReason), impl FnMut(&Arc<str>, u32)>,
 ) -> Result<Sent, Unsent> {
     let dependency = &route.dependency;
     let admission = dependency.cluster.admit();
@@ -66,7 +74,7 @@ pub(super) async fn send(
     };
     call.deadline.arm(dependency.spec.timeout + GRACE);
     route.lanes.budget().earn();
-    let outcome = call.run(body, retried).await;
+    let outcome = call.run(body, told).await;
     outcome.map_err(|error| Unsent {
         error,
         attempt: call.attempt,
@@ -113,13 +121,15 @@ impl Call<'_> {
     async fn run(
         &mut self,
         mut body: RequestBody,
-        retried: impl Fn(RetryReason),
+        told: Told<impl Fn(RetryReason), impl FnMut(&Arc<str>, u32)>,
     ) -> Result<Sent, UpstreamError> {
+        let Told { retried, mut asks } = told;
         let bodiless = self.head.framing == Framing::None;
         loop {
             let mut pick = self.route.lanes.pick(self.avoid).await?;
             self.attempt += 1;
             self.avoid = Some(pick.address());
+            asks(pick.label(), self.attempt);
             self.head.headers.insert(HOST, pick.host().clone());
             match self.attempt_on(&mut pick, body).await {
                 Ok(response) => {

@@ -76,6 +76,8 @@ pub struct UpstreamFacts {
     /// 1 for the first; 0 when none was made.
     pub attempt: u32,
     pub reused: bool,
+    /// How long connecting took or was tried, where it was.
+    pub connect: Option<Duration>,
 }
 
 /// Why the sidecar answered itself, or broke an answer off.
@@ -280,7 +282,7 @@ impl Record {
                 upstream_address: facts.address.as_deref(),
                 attempt: facts.attempt,
                 reused: facts.reused,
-                connect: None,
+                connect: facts.connect,
                 wait: self.upstream_started.map(|_| upstream),
                 total,
                 generation: recorder.generation,

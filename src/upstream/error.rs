@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{Failure, Kind};
 
@@ -16,6 +17,8 @@ pub struct UpstreamError {
     pub address: Option<Arc<str>>,
     /// The connection had served a request before.
     pub reused: bool,
+    /// How long connecting took or was tried, where it was.
+    pub connect: Option<Duration>,
     /// At least one byte of the request went out.
     pub sent: bool,
     /// At least one byte of a response came.
@@ -30,6 +33,7 @@ impl UpstreamError {
             detail: detail.into(),
             address: None,
             reused: false,
+            connect: None,
             sent: false,
             received: false,
         }

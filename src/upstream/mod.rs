@@ -2,6 +2,7 @@
 
 mod body;
 pub mod cluster;
+mod connection;
 mod error;
 pub mod h1;
 mod h2;
@@ -13,8 +14,9 @@ mod response;
 mod traffic;
 
 pub use body::{BodyError, Delivery, REPLAY_BYTES, RequestBody, TrailerFilter};
+pub use connection::Connection;
 pub use error::UpstreamError;
 pub use h2::Room;
-pub use pool::{Connection, Pool, Upstream};
+pub use pool::{Pool, Upstream};
 pub use response::{UpstreamBody, UpstreamResponse, request, request_http2};
 pub use traffic::Traffic;

@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 use tokio::net::{TcpStream, UnixStream};
 
+use super::connection::Connection;
 use super::error::UpstreamError;
 use super::h2;
 use super::resolve::Resolver;
@@ -44,18 +45,6 @@ pub struct Pool {
     http2: h2::Connections,
     purging: Cell<bool>,
     retired: Cell<bool>,
-}
-
-/// One connection, exclusively held.
-pub struct Connection {
-    pub(super) stream: Stream,
-    /// Read but not yet consumed.
-    pub(super) buffer: BytesMut,
-    pub(super) deadline: Deadline,
-    /// Requests completed on it.
-    pub(super) requests: u32,
-    pub(super) address: Arc<str>,
-    idle_since_ms: u64,
 }
 
 impl Upstream {
@@ -296,14 +285,20 @@ impl Pool {
 
     /// The same for what is going to be spoken on it.
     pub(super) async fn connect_for(&self, wire: Wire) -> Result<Connection, UpstreamError> {
+        let began = Instant::now();
         let deadline = self.deadlines.add();
         deadline.arm(self.upstream.spec.connect_timeout);
         let expired = std::future::poll_fn(|context| deadline.poll_expired(context));
-        let (stream, address) = tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            outcome = self.upstream.dial(wire) => outcome?,
-            () = expired => return Err(self.upstream.unreached()),
+            outcome = self.upstream.dial(wire) => outcome,
+            () = expired => Err(self.upstream.unreached()),
         };
+        let opened_in = began.elapsed();
+        let (stream, address) = outcome.map_err(|mut error| {
+            error.connect = Some(opened_in);
+            error
+        })?;
         deadline.disarm();
         if !stream.may_be_kept() {
             let detail = "too many open files";
@@ -315,6 +310,7 @@ impl Pool {
             deadline,
             requests: 0,
             address,
+            opened_in,
             idle_since_ms: 0,
         })
     }
@@ -381,21 +377,4 @@ fn insecure(error: &io::Error, address: Arc<str>) -> UpstreamError {
     let mut failed = UpstreamError::connecting(Kind::UpstreamTls, error.to_string());
     failed.address = Some(address);
     failed
-}
-
-impl Connection {
-    /// The remote address, for the log.
-    pub fn address(&self) -> &Arc<str> {
-        &self.address
-    }
-
-    /// Whether it served a request before.
-    pub fn is_reused(&self) -> bool {
-        self.requests > 0
-    }
-
-    /// The stream itself, after a protocol switch.
-    pub fn into_stream(self) -> Stream {
-        self.stream
-    }
 }

@@ -4,16 +4,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::RequestBody;
+use super::connection::Connection;
 use super::error::UpstreamError;
 use super::h1::{Exchange, RequestHead, ResponseBody};
 use super::h2::{H2ResponseBody, Room};
-use super::pool::{Connection, Pool};
+use super::pool::Pool;
 
 /// A response whose head is complete.
 pub struct UpstreamResponse {
@@ -24,6 +26,8 @@ pub struct UpstreamResponse {
     pub address: Arc<str>,
     /// Served by a connection that had served before.
     pub reused: bool,
+    /// How long connecting took, where it was done for this request.
+    pub connect: Option<Duration>,
 }
 
 /// Its body, streamed.
@@ -43,6 +47,7 @@ pub async fn request(
     body: RequestBody,
 ) -> Result<UpstreamResponse, (UpstreamError, RequestBody)> {
     let (address, reused) = (Arc::clone(connection.address()), connection.is_reused());
+    let connect = connection.connect_time();
     let exchange = Exchange::new(connection, Rc::clone(pool), head, body);
     let response = exchange.response().await?;
     Ok(UpstreamResponse {
@@ -51,6 +56,7 @@ pub async fn request(
         body: UpstreamBody::Http1(response.body),
         address,
         reused,
+        connect,
     })
 }
 
@@ -72,6 +78,7 @@ pub async fn request_http2(
         body: UpstreamBody::Http2(Box::new(body)),
         address: sent.address,
         reused: sent.reused,
+        connect: sent.connect,
     })
 }
 

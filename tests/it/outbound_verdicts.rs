@@ -277,3 +277,31 @@ fn nothing_of_the_apps_stands_beside_what_is_added() {
     assert_eq!(keys, [&("x-api-key".to_owned(), key(3))]);
     assert_eq!(seen.trailers, [("x-sum".to_owned(), "1".to_owned())]);
 }
+
+/// What the log says of a call is known before there is an answer.
+#[test]
+fn the_line_of_a_call_says_who_was_asked_and_how_long_connecting_took() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::silent);
+    let house = House::calling(app.port(), ", timeout: 700ms");
+    let address = format!("\"upstream_address\":\"127.0.0.1:{}\"", app.port());
+    let level = Request::new("PUT", "/log-level").body("debug");
+    let answer = level.header("Host", "127.0.0.1").send(house.daemon.admin);
+    assert_eq!(answer.status, 200);
+    // A client that does not wait.
+    let mut client = Client::connect(house.local).unwrap();
+    client.send(&Request::get("/left").bytes()).unwrap();
+    wait_until("payments is asked", SOON, || app.count() == 1);
+    drop(client);
+    let line = house.daemon.wait_for_line(&["client_closed"]);
+    assert!(
+        line.contains(&address) && line.contains("\"attempt\":1"),
+        "{line}"
+    );
+    // One that does: its connection is new, and closed by the other side.
+    let closing = App::start(scripts::bytes("", Next::Close));
+    let house = House::calling(closing.port(), "");
+    assert_eq!(house.get(), (502, "upstream_closed".to_owned()));
+    let line = house.daemon.wait_for_line(&["upstream_closed"]);
+    assert!(line.contains("\"connect_ms\":"), "{line}");
+}

@@ -1,7 +1,7 @@
 //! Calls in a circle end (508), as long as the apps pass on what they got.
 
 use crate::support::app::{App, Connection, Next, Received};
-use crate::support::client::Request;
+use crate::support::client::{Request, Response};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::ports::free_ports;
 use crate::support::scripts;
@@ -56,6 +56,12 @@ fn two_services_that_call_each_other_come_to_an_end() {
     }
 }
 
+/// As a problem document names it.
+fn trace_id(response: &Response) -> String {
+    let id = response.json()["traceId"].as_str().map(str::to_owned);
+    id.unwrap_or_default()
+}
+
 #[test]
 fn the_limit_is_64_services() {
     let _machine = shared_machine();
@@ -70,6 +76,7 @@ fn the_limit_is_64_services() {
     assert_eq!(refused.cause(), "loop");
     let status = refused.header("proxy-status").unwrap_or_default();
     assert!(status.starts_with("cart.shop; error="), "{status}");
+    assert_eq!(trace_id(&refused).len(), 32);
     // What is no depth is none.
     for odd in ["-1", "1e3", "123456", "x", ""] {
         assert_eq!(at(odd).status, 200, "{odd}");
@@ -86,7 +93,11 @@ fn outbound_counts_the_app_s_depth() {
     let pair = Pair::start("true", ALL, "");
     for (depth, status) in [("63", 200), ("64", 508)] {
         let call = Request::get("/").header("x-trace-depth", depth);
-        assert_eq!(call.send(pair.local).status, status, "{depth}");
+        let answer = call.send(pair.local);
+        assert_eq!(answer.status, status, "{depth}");
+        if status == 508 {
+            assert_eq!(trace_id(&answer).len(), 32);
+        }
     }
     assert_eq!(pair.back.last().header("x-trace-depth"), Some("64"));
     assert_eq!(pair.back.count(), 1);

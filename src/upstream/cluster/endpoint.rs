@@ -23,6 +23,8 @@ const IN: u64 = 0;
 #[derive(Debug)]
 pub struct Endpoint {
     pub(super) address: SocketAddr,
+    /// For the log.
+    pub(super) label: Arc<str>,
     /// What it was configured as, as the other side's `Host`.
     pub(super) host: HeaderValue,
     pub(super) upstream: Arc<Upstream>,
@@ -60,6 +62,7 @@ impl Endpoint {
     pub(super) fn new(address: SocketAddr, host: HeaderValue, upstream: Upstream) -> Self {
         Self {
             address,
+            label: Arc::from(address.to_string()),
             host,
             upstream: Arc::new(upstream),
             failures: AtomicU32::new(0),

@@ -176,6 +176,11 @@ impl Pick {
         self.lane.endpoint.address
     }
 
+    /// The address as logs show it.
+    pub fn label(&self) -> &Arc<str> {
+        &self.lane.endpoint.label
+    }
+
     /// What a request there names as its host.
     pub fn host(&self) -> &HeaderValue {
         self.lane.endpoint.host()

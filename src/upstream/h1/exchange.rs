@@ -22,8 +22,9 @@ use super::outgoing::Outgoing;
 use super::response::{H1Response, ResponseBody};
 use crate::model::Kind;
 use crate::upstream::body::{BodyError, RequestBody};
+use crate::upstream::connection::Connection;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::pool::{Connection, Pool};
+use crate::upstream::pool::Pool;
 
 /// Interim responses before the real one; more is an attack or a bug.
 const MAX_INTERIM_RESPONSES: u32 = 8;
@@ -384,6 +385,7 @@ impl Exchange {
             detail: detail.into(),
             address: Some(Arc::clone(&self.connection.address)),
             reused: self.connection.requests > 0,
+            connect: self.connection.connect_time(),
             sent: self.request.sent,
             received: self.received,
         }

@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::decode::{BodyDecoder, Piece};
 use super::exchange::{Exchange, Waiting};
 use crate::model::Kind;
+use crate::upstream::connection::Connection;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::pool::Connection;
 
 /// A response whose head is complete.
 pub struct H1Response {

@@ -68,6 +68,7 @@ impl Body for H2ResponseBody {
             detail,
             address: Some(Arc::clone(address)),
             reused: false,
+            connect: None,
             sent: true,
             received: true,
         };

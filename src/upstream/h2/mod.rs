@@ -10,6 +10,7 @@ mod upload;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Request, Response, Uri, Version, uri};
@@ -59,7 +60,8 @@ struct Multiplexed {
 /// A connection with room for one more stream.
 pub struct Room {
     connection: Multiplexed,
-    reused: bool,
+    /// How long connecting took, where it was done for this place.
+    connect: Option<Duration>,
 }
 
 /// Counts a stream while it lives.
@@ -70,6 +72,7 @@ pub(super) struct H2Response {
     pub(super) response: Response<H2ResponseBody>,
     pub(super) address: Arc<str>,
     pub(super) reused: bool,
+    pub(super) connect: Option<Duration>,
 }
 
 impl Drop for StreamCount {
@@ -97,18 +100,18 @@ impl Connections {
         if let Some(connection) = self.usable() {
             return Ok(Room {
                 connection,
-                reused: true,
+                connect: None,
             });
         }
         let _one_at_a_time = self.connecting.lock().await;
         if let Some(connection) = self.usable() {
             return Ok(Room {
                 connection,
-                reused: true,
+                connect: None,
             });
         }
         let connection = pool.connect_for(Wire::Http2).await?;
-        let address = Arc::clone(connection.address());
+        let (address, connect) = (Arc::clone(connection.address()), connection.connect_time());
         let io = TokioIo::new(connection.into_stream());
         let handshake = Builder::new(LocalExecutor)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -119,6 +122,7 @@ impl Connections {
         let (sender, driver) = handshake.await.map_err(|error| {
             let mut failed = UpstreamError::connecting(Kind::UpstreamProtocol, error.to_string());
             failed.address = Some(Arc::clone(&address));
+            failed.connect = connect;
             failed
         })?;
         // Ends when the connection closes, or the last sender and stream are gone.
@@ -136,7 +140,7 @@ impl Connections {
         self.open.borrow_mut().push(connection.clone());
         Ok(Room {
             connection,
-            reused: false,
+            connect,
         })
     }
 }
@@ -150,13 +154,18 @@ impl Room {
         head: &RequestHead,
         body: RequestBody,
     ) -> Result<H2Response, (UpstreamError, RequestBody)> {
-        let Self { connection, reused } = &mut self;
-        let (address, reused) = (Arc::clone(&connection.address), *reused);
+        let Self {
+            connection,
+            connect,
+        } = &mut self;
+        let (address, connect) = (Arc::clone(&connection.address), *connect);
+        let reused = connect.is_none();
         let fail = |kind: Kind, detail: String, sent: bool| UpstreamError {
             kind,
             detail,
             address: Some(Arc::clone(&address)),
             reused,
+            connect,
             sent,
             received: false,
         };
@@ -214,6 +223,7 @@ impl Room {
             response,
             address,
             reused,
+            connect,
         })
     }
 }

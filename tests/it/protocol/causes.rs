@@ -44,7 +44,10 @@ fn assert_problem(front: &Front, target: &str, status: u16, cause: &str, proxy_e
         assert!(document[key].is_string(), "{key}: {document}");
     }
     front.wait_for_errors(cause, before + 1.0);
-    front.daemon.wait_for_line(&[cause, &id]);
+    let line = front.daemon.wait_for_line(&[cause, &id]);
+    // The first request has no connection to go by.
+    let connects = cause.starts_with("upstream_connect");
+    assert!(!connects || line.contains("\"connect_ms\":"), "{line}");
 }
 
 #[test]
