@@ -13,19 +13,23 @@ use crate::config::{Compilation, Compiled, Compiler, Environment, load_process};
 use crate::control;
 use crate::model::{ServiceSpec, UpstreamTarget};
 use crate::net::files::FoundLimit;
+use crate::pg::{self, Databases};
 
 /// As shells report a command that is not there.
 const NOT_FOUND: u8 = 127;
 /// As shells report a command that cannot be started.
 const NOT_STARTED: u8 = 126;
-/// Secrets that only the sidecar needs, besides `OUTRIGGER_…` and what the
-/// process file names. What a service's file names stays: apps that mint the
-/// tokens their sidecar checks need the same secret.
+/// Secrets that only the sidecar needs, besides `OUTRIGGER_…`, what the process
+/// file names, and what services' files name in the login of their database. What
+/// else they name stays: apps that mint the tokens their sidecar checks need the same
+/// secret.
 const SECRETS: [&str; 2] = ["SERVICE_API_KEY", "SERVICE_JWT_SECRET"];
+/// How to get into the only database, for ordinary drivers.
+const DATABASE_URL: &str = "DATABASE_URL";
 /// The administrative login of the database: with a `database` block it is the
 /// sidecar's, and the app gets a login of its own.
 const DATABASE_SECRETS: [&str; 4] = [
-    "DATABASE_URL",
+    DATABASE_URL,
     "POSTGRES_PASSWORD",
     "DB_PASSWORD",
     "PGPASSWORD",
@@ -78,22 +82,26 @@ impl Plan {
         })
     }
 
-    /// Starts the command; must be called in a runtime.
+    /// Starts the command; must be called in a runtime, once databases were
+    /// prepared.
     ///
     /// # Errors
     /// The code to leave with.
-    pub(super) fn start(self) -> Result<Child, u8> {
+    pub(super) fn start(self, databases: &Databases) -> Result<Child, u8> {
         let Self {
             program,
             arguments,
-            changes,
+            mut changes,
             limit,
         } = self;
         let mut command = Command::new(&program);
-        command.args(arguments).envs(&changes.set);
+        command.args(arguments);
         for name in &changes.clear {
             command.env_remove(name);
         }
+        let url = database_url(databases).map(|url| (DATABASE_URL.to_owned(), url));
+        changes.set.extend(url);
+        command.envs(&changes.set);
         // Before the start: its end must not be missed.
         let children = Signals::listen(&[Signal::CHILD]);
         let spawned = children.and_then(|children| {
@@ -184,18 +192,42 @@ impl Changes {
         if let [only] = locals.as_slice() {
             set.extend(told(only));
         }
-        let mut clear: BTreeSet<String> = environment
-            .iter()
-            .map(|(name, _)| name)
+        let ours = environment.iter().map(|(name, _)| name);
+        let mut clear: BTreeSet<String> = ours
             .filter(|name| name.starts_with("OUTRIGGER_"))
             .chain(SECRETS)
             .map(ToOwned::to_owned)
             .collect();
+        clear.extend(compilation.login_variables.iter().cloned());
         if locals.iter().any(|spec| spec.database.is_some()) {
             clear.extend(DATABASE_SECRETS.map(ToOwned::to_owned));
         }
         Self { set, clear }
     }
+}
+
+/// What the pool of the only local service with a database logs in with, or
+/// will. With several it is not known which of them the command is, and a login
+/// of each would tear their boundaries down.
+fn database_url(databases: &Databases) -> Option<String> {
+    let list = databases.list();
+    let [only] = list.as_slice() else {
+        if !list.is_empty() {
+            tracing::info!(
+                databases = list.len(),
+                "DATABASE_URL is not set: several services have a database; choose one with SERVICES"
+            );
+        }
+        return None;
+    };
+    let spec = only.spec();
+    let login = only.pool.login();
+    if login.is_none() {
+        let service = &only.pool.name;
+        tracing::warn!(%service, "the command starts before its database is ready");
+    }
+    let login = login.unwrap_or_else(|| pg::expected_login(&spec));
+    Some(pg::url(&spec, &login))
 }
 
 /// What the app of a service must know: where to listen, whom to call.
@@ -286,5 +318,19 @@ mod tests {
                 "SERVICE_JWT_SECRET"
             ]
         );
+    }
+
+    #[test]
+    fn logins_of_the_sidecar_stay_with_it() {
+        let file = "port: 3001\nauth: {strategy: none}\ndescription: '${env:SAID}'\ndatabase:\n  \
+                    url: 'postgres://boss:${env:BOSS}@127.0.0.1/shop'\n  \
+                    doorToken: '${env:SAID}'\n";
+        let word = "a-word-that-the-app-needs";
+        let door = ("DOOR", "herring-herring-herring");
+        let Changes { clear, .. } = changes(file, &[door, ("BOSS", "pass"), ("SAID", word)]);
+        for name in ["BOSS", "DATABASE_URL", "PGPASSWORD", "DB_PASSWORD"] {
+            assert!(clear.contains(name), "{name} is not in {clear:?}");
+        }
+        assert!(!clear.contains("SAID"));
     }
 }

@@ -156,7 +156,7 @@ impl Watch<'_> {
                 Some(index) = self.worker_gone.recv() => return gone(index),
             }
         }
-        match plan.start() {
+        match plan.start(&house.databases) {
             Ok(child) => self.with_command(child).await,
             Err(code) => Reason::Command(code),
         }

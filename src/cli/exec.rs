@@ -10,7 +10,7 @@ use super::{ProcessArgs, run};
 /// Serve beside a command, and end with it
 ///
 /// For Jobs and laptops: waits until everything is ready, runs the command with
-/// PORT, SERVICE_PORT and {DEPENDENCY}_URL set and the sidecar's secrets
+/// PORT, SERVICE_PORT, DATABASE_URL and {DEPENDENCY}_URL set and the sidecar's secrets
 /// cleared, hands signals on, drains when it ends, and leaves with its code.
 #[derive(Debug, Args)]
 pub(crate) struct ExecArgs {

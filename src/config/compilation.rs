@@ -18,6 +18,8 @@ pub struct Compilation {
     /// Files outside the tree that the services' files name: a change of one
     /// of them is a reason to compile again.
     pub referenced: BTreeSet<PathBuf>,
+    /// Variables that services' files name in the login of their database.
+    pub login_variables: BTreeSet<String>,
     /// Services compiled this time rather than taken from memory.
     pub compiled: usize,
     /// Whether a file that is named did not answer: to be compiled again.

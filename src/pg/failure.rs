@@ -170,6 +170,9 @@ pub enum ConnectFailure {
     Refused(#[source] Box<ServerError>),
     #[error("the server does not speak PostgreSQL's protocol")]
     Protocol,
+    /// Of a direct session.
+    #[error("{0}")]
+    Login(String),
 }
 
 const fn phase_text(phase: Phase) -> &'static str {
@@ -230,13 +233,14 @@ impl ConnectFailure {
             Self::Standby => "standby",
             Self::ReadOnly => "read_only",
             Self::Refused(_) => "refused",
-            Self::Protocol => "protocol",
+            Self::Protocol | Self::Login(_) => "protocol",
         }
     }
 
     /// Whether the server may be frozen: it holds connections and says nothing.
+    /// Who knows its address may be frozen without it.
     pub fn is_silence(&self) -> bool {
-        matches!(self, Self::Timeout(_))
+        matches!(self, Self::Timeout(phase) if *phase != Phase::Resolving)
     }
 }
 

@@ -20,6 +20,7 @@ mod watch;
 pub use by_hand::{ByHand, ByHandError, Line, Resolution, url};
 pub use database::{Database, Databases, check_interval, pool_settings};
 pub use prepare::{
-    AppliedMigration, Login, Preparation, PrepareFailure, Prepared, Progress, prepare,
+    AppliedMigration, Login, Preparation, PrepareFailure, Prepared, Progress, expected_login,
+    prepare,
 };
 pub use watch::MigrationWatch;

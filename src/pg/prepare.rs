@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use super::migrate::lock::LockError;
 use super::migrate::{self, Event, Job, MigrateError, Outcome};
 use super::provision::{
-    Outcome as ProvisionOutcome, ProvisionError, Source, Wanted, can_log_in, provision, role_login,
+    Outcome as ProvisionOutcome, ProvisionError, Source, Wanted, can_log_in, provision,
+    refuse_privileges, role_login,
 };
 use super::session::SessionError;
 use crate::drain::DrainWatcher;
@@ -220,6 +221,10 @@ pub(super) async fn access(
     };
     // A password for the role is there on purpose: somebody else provisions.
     let is_known = matches!(source, Source::Written | Source::RoleSecret);
+    let wanted = Wanted::new(service, spec);
+    if spec.user == spec.role && spec.provision != Provision::Never {
+        refuse_privileges(&wanted).await?;
+    }
     if spec.user == spec.role || (spec.provision == Provision::Never && is_known) {
         return Ok(Access {
             login: own,
@@ -229,7 +234,6 @@ pub(super) async fn access(
     if spec.provision == Provision::Never {
         return Ok(as_it_is(None));
     }
-    let wanted = Wanted::new(service, spec);
     match provision(&wanted, waiting).await? {
         ProvisionOutcome::Done { changes } => Ok(Access {
             login: own,
@@ -252,6 +256,19 @@ pub(super) async fn access(
             }
             Ok(as_it_is(missing))
         }
+    }
+}
+
+/// Who will log in once all is well, without asking the server.
+pub fn expected_login(spec: &DatabaseSpec) -> Login {
+    let (own, source) = role_login(spec);
+    let is_known = matches!(source, Source::Written | Source::RoleSecret);
+    if is_known || spec.provision != Provision::Never {
+        return own;
+    }
+    Login {
+        user: Arc::clone(&spec.user),
+        password: spec.password.clone(),
     }
 }
 

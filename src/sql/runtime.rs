@@ -122,8 +122,8 @@ impl Sql {
             gauge: parts.metrics.health(name.key(), HealthKind::Database),
             migrations: parts.metrics.migrations(name),
             drain: parts.drain.clone(),
-            pending: spec
-                .required
+            // Only a start waits: what is up stays ready whatever is changed.
+            pending: (spec.required && !parts.startup.is_ready())
                 .then(|| parts.startup.wait_for(&format!("database of {name}"))),
         };
         let task = handle.spawn(follow(following, parts.supervisor.clone()));

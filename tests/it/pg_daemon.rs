@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::client::Request;
-use crate::support::daemon::{Daemon, Setup};
+use crate::support::daemon::Daemon;
 use crate::support::ports::free_port;
 use crate::support::postgres::Cluster;
 use crate::support::site::Site;
@@ -15,12 +15,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn start(site: &Site<'_>, keys: &str) -> Daemon {
     let text = format!("port: {}\nauth: none\ndatabase: {{{keys}}}\n", free_port());
     site.tree.write(&format!("{}/users", site.domain()), text);
-    let mut setup = Setup::new(&site.tree)
-        .process("database: {roleSecret: \"a role secret of more than thirty-two bytes\"}");
-    for (name, value) in site.environment() {
-        setup = setup.env(name, &value);
-    }
-    setup.start()
+    site.setup().start()
 }
 
 fn readiness(daemon: &Daemon) -> String {

@@ -263,6 +263,7 @@ impl Compiler {
     ) -> Compilation {
         let mut services = BTreeMap::new();
         let mut referenced = BTreeSet::new();
+        let mut login_variables = BTreeSet::new();
         for (name, entry) in &self.entries {
             let Some(output) = &entry.output else {
                 continue;
@@ -270,6 +271,7 @@ impl Compiler {
             let own = clashes.remove(name).unwrap_or_default();
             referenced.extend(entry.parsed.read.keys().cloned());
             referenced.extend(output.read.keys().cloned());
+            login_variables.extend(entry.parsed.login_variables.iter().cloned());
             let compiled = match &output.produced {
                 Produced::Peer(peer) => Compiled::Peer(Arc::clone(peer)),
                 Produced::Local { spec, effective } => {
@@ -294,6 +296,7 @@ impl Compiler {
             services,
             problems,
             referenced,
+            login_variables,
             compiled: turn.compiled.len(),
             unanswered: self.patience.was_tried(),
             notes: turn.notes,

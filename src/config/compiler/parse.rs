@@ -23,6 +23,8 @@ pub(super) struct Parsed {
     pub(super) places: Arc<Places>,
     pub(super) problems: Vec<Problem>,
     pub(super) read: BTreeMap<PathBuf, Loaded>,
+    /// Variables named in the login of its database.
+    pub(super) login_variables: BTreeSet<String>,
     pub(super) outline: Option<Arc<Outline>>,
     /// The port of a file with a wrong shape, as far as it can be seen.
     pub(super) visible_port: Option<u16>,
@@ -42,11 +44,10 @@ pub(super) fn parse(
         file: Arc::clone(&shown),
         mark: Mark::default(),
     };
+    let unreadable = |reason: &String| Problem::error(whole.origin(""), reason.clone());
     let node = match &file.content {
         FileContent::Bytes(bytes) => read(bytes, &shown),
-        FileContent::Unreadable(reason) => {
-            Err(Box::new(Problem::error(whole.origin(""), reason.clone())))
-        }
+        FileContent::Unreadable(reason) => Err(Box::new(unreadable(reason))),
     };
     let mut node = match node {
         Ok(node) => node,
@@ -70,26 +71,20 @@ pub(super) fn parse(
         files,
         read: BTreeMap::new(),
         variables: BTreeSet::new(),
+        login_variables: BTreeSet::new(),
         problems: Vec::new(),
     };
     resolver.resolve(&mut node, "");
     let Resolver {
-        read, mut problems, ..
+        read,
+        login_variables,
+        mut problems,
+        ..
     } = resolver;
-    let raw = match deserialize::<RawService>(&node) {
-        Ok(raw) => Some(raw),
-        Err(faults) if role.is_local => {
-            problems.extend(faults);
-            None
-        }
-        Err(faults) => {
-            problems.extend(faults);
-            Some(lenient(&node))
-        }
-    };
-    let Some(raw) = raw else {
+    let Some(raw) = raw_form(&node, role, &mut problems) else {
         return Parsed {
             read,
+            login_variables,
             ..Parsed::broken(file, role, &node, problems)
         };
     };
@@ -100,8 +95,20 @@ pub(super) fn parse(
         places: Arc::new(Places::of(&node)),
         problems,
         read,
+        login_variables,
         visible_port: outline.port,
         outline: Some(Arc::new(outline)),
+    }
+}
+
+/// The shape of a service file; of a peer's, as far as it has one.
+fn raw_form(node: &Node, role: Role, problems: &mut Vec<Problem>) -> Option<RawService> {
+    match deserialize::<RawService>(node) {
+        Ok(raw) => Some(raw),
+        Err(faults) => {
+            problems.extend(faults);
+            (!role.is_local).then(|| lenient(node))
+        }
     }
 }
 
@@ -114,6 +121,7 @@ impl Parsed {
             places: Arc::new(Places::of(node)),
             problems,
             read: BTreeMap::new(),
+            login_variables: BTreeSet::new(),
             outline: None,
             visible_port: port
                 .and_then(|port| port.trim().parse().ok())

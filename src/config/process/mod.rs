@@ -217,6 +217,7 @@ fn resolve(
         files: &mut files,
         read: BTreeMap::new(),
         variables: BTreeSet::new(),
+        login_variables: BTreeSet::new(),
         problems: Vec::new(),
     };
     resolver.resolve(node, "");

@@ -55,6 +55,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) read: BTreeMap<PathBuf, Loaded>,
     /// Variables that were named, whether they are set or not.
     pub(crate) variables: BTreeSet<String>,
+    /// Those of them that were named in the login of a database.
+    pub(crate) login_variables: BTreeSet<String>,
     pub(crate) problems: Vec<Problem>,
 }
 
@@ -161,6 +163,9 @@ impl Resolver<'_> {
             return Err(malformed("not the name of a variable"));
         }
         self.variables.insert(name.to_owned());
+        if matches!(key, "database.url" | "database.password") {
+            self.login_variables.insert(name.to_owned());
+        }
         if self.reader == Reader::Service {
             if name.starts_with("OUTRIGGER_") {
                 return Err(forbidden(

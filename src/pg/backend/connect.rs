@@ -44,9 +44,18 @@ pub struct TargetTls {
     pub verified: bool,
 }
 
+/// How a password may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::pg) struct Passwords {
+    /// As it is.
+    pub(in crate::pg) cleartext: bool,
+    /// Its MD5 digest, which whoever listens in could take for the password.
+    pub(in crate::pg) md5: bool,
+}
+
 /// The address a session was made to; a cancel request must reach the same.
 #[derive(Debug, Clone)]
-pub(super) enum Peer {
+pub(in crate::pg) enum Peer {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
@@ -58,29 +67,14 @@ impl Connection {
     /// [`ConnectFailure`], with what was waited for when time ran out.
     pub async fn connect(target: &Arc<Target>) -> Result<Self, ConnectFailure> {
         let deadline = Instant::now() + target.timeout;
-        let mut failure = ConnectFailure::UnknownHost;
-        for peer in within(deadline, Phase::Resolving, target.peers()).await? {
-            let connecting = async { peer.connect().await.map_err(ConnectFailure::io) };
-            let stream = match within(deadline, Phase::Connecting, connecting).await {
-                Ok(stream) => stream,
-                Err(timeout @ ConnectFailure::Timeout(_)) => return Err(timeout),
-                // Another address of the same name may answer.
-                Err(other) => {
-                    failure = other;
-                    continue;
-                }
-            };
-            let encrypting = target.encrypted(stream);
-            let transport = within(deadline, Phase::Encrypting, encrypting).await?;
-            let mut connection = Self::new(target, peer, transport);
-            within(deadline, Phase::LoggingIn, login::log_in(&mut connection)).await?;
-            return match (connection.state.standby, connection.state.read_only) {
-                (true, _) => Err(ConnectFailure::Standby),
-                (false, true) => Err(ConnectFailure::ReadOnly),
-                (false, false) => Ok(connection),
-            };
+        let (peer, transport) = target.dial(deadline).await?;
+        let mut connection = Self::new(target, peer, transport);
+        within(deadline, Phase::LoggingIn, login::log_in(&mut connection)).await?;
+        match (connection.state.standby, connection.state.read_only) {
+            (true, _) => Err(ConnectFailure::Standby),
+            (false, true) => Err(ConnectFailure::ReadOnly),
+            (false, false) => Ok(connection),
         }
-        Err(failure)
     }
 
     fn new(target: &Arc<Target>, peer: Peer, transport: Transport) -> Self {
@@ -88,6 +82,7 @@ impl Connection {
             transport,
             input: BytesMut::new(),
             output: BytesMut::new(),
+            swollen: false,
             state: State::opening(target.reset),
             cancel: CancelToken {
                 target: Arc::clone(target),
@@ -113,8 +108,58 @@ async fn within<T>(
 }
 
 impl Target {
+    /// Connects, encrypts where that is asked for, and says nothing yet.
+    ///
+    /// # Errors
+    /// [`ConnectFailure`], with what was waited for when time ran out.
+    pub(in crate::pg) async fn dial(
+        &self,
+        deadline: Instant,
+    ) -> Result<(Peer, Transport), ConnectFailure> {
+        let mut failure = ConnectFailure::UnknownHost;
+        for peer in within(deadline, Phase::Resolving, self.peers()).await? {
+            let connecting = async { peer.connect().await.map_err(ConnectFailure::io) };
+            let stream = match within(deadline, Phase::Connecting, connecting).await {
+                Ok(stream) => stream,
+                Err(timeout @ ConnectFailure::Timeout(_)) => return Err(timeout),
+                // Another address of the same name may answer.
+                Err(other) => {
+                    failure = other;
+                    continue;
+                }
+            };
+            let encrypting = self.encrypted(stream);
+            let transport = within(deadline, Phase::Encrypting, encrypting).await?;
+            return Ok((peer, transport));
+        }
+        Err(failure)
+    }
+
+    /// Asks whether there is a server, without a session: it has to say a byte.
+    ///
+    /// # Errors
+    /// [`ConnectFailure`].
+    pub(in crate::pg) async fn knock(&self) -> Result<(), ConnectFailure> {
+        let deadline = Instant::now() + self.timeout;
+        let (_, transport) = self.dial(deadline).await?;
+        let Transport::Plain(mut stream) = transport else {
+            return Ok(());
+        };
+        within(deadline, Phase::LoggingIn, tls::ask(&mut stream)).await?;
+        Ok(())
+    }
+
+    /// Which ways of sending a password are safe.
+    pub(in crate::pg) fn passwords(&self) -> Passwords {
+        let verified = self.tls.as_ref().is_some_and(|tls| tls.verified);
+        Passwords {
+            cleartext: verified,
+            md5: verified || self.is_local(),
+        }
+    }
+
     /// Whether nobody can listen in: this machine only.
-    pub(super) fn is_local(&self) -> bool {
+    fn is_local(&self) -> bool {
         let is_loopback = || {
             self.host.parse::<IpAddr>().map_or_else(
                 |_| self.host.eq_ignore_ascii_case("localhost"),
@@ -125,7 +170,7 @@ impl Target {
     }
 
     /// A raw, perhaps encrypted stream to an address already known.
-    pub(super) async fn open(&self, peer: &Peer) -> Result<Transport, ConnectFailure> {
+    pub(in crate::pg) async fn open(&self, peer: &Peer) -> Result<Transport, ConnectFailure> {
         let stream = peer.connect().await.map_err(ConnectFailure::io)?;
         self.encrypted(stream).await
     }

@@ -56,19 +56,18 @@ async fn authenticate(connection: &mut Connection) -> Result<(), ConnectFailure>
         let password = target.login.password.as_ref();
         password.ok_or(ConnectFailure::NoPassword)
     };
-    let verified = target.tls.as_ref().is_some_and(|tls| tls.verified);
+    let passwords = target.passwords();
     match asked {
         Message::AuthenticationOk => return Ok(()),
         Message::AuthenticationSasl(offer) => {
             return scram(connection, &offer, password()?.expose()).await;
         }
-        // Who listens in could take the digest for the password.
-        Message::AuthenticationMd5Password(body) if verified || target.is_local() => {
+        Message::AuthenticationMd5Password(body) if passwords.md5 => {
             let user = target.login.user.as_bytes();
             let hash = md5_hash(user, password()?.expose(), body.salt());
             frontend::password_message(hash.as_bytes(), &mut connection.output)
         }
-        Message::AuthenticationCleartextPassword if verified => {
+        Message::AuthenticationCleartextPassword if passwords.cleartext => {
             frontend::password_message(password()?.expose(), &mut connection.output)
         }
         Message::AuthenticationMd5Password(_) => return Err(ConnectFailure::Method("md5")),

@@ -28,6 +28,7 @@ use tokio::io::AsyncWrite as _;
 use tokio_util::io::poll_read_buf;
 
 pub use cancel::CancelToken;
+pub(super) use connect::{Passwords, Peer};
 pub use connect::{Target, TargetTls};
 pub use message::{BadStatement, Parameter, Statement};
 pub use state::{Flight, Transaction};
@@ -35,18 +36,22 @@ pub use tls::load as load_tls;
 
 use super::failure::{Lost, ServerError};
 use state::State;
-use transport::Transport;
+pub(super) use transport::Transport;
 
 /// Longest message taken from a server; a row of more is no row for a pool.
 pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 /// Free space in the read buffer before each read.
 const READ_BYTES: usize = 16 * 1024;
+/// Buffers that had to hold longer messages are not kept for the next borrower.
+const KEPT_BYTES: usize = 64 * 1024;
 
 /// One session. Dropping it closes the socket.
 pub struct Connection {
     transport: Transport,
     input: BytesMut,
     output: BytesMut,
+    /// A message was longer than what is kept.
+    swollen: bool,
     state: State,
     cancel: CancelToken,
     target: Arc<Target>,
@@ -95,6 +100,19 @@ impl Connection {
         self.state.standby || self.state.read_only
     }
 
+    /// Whether the login may do anything.
+    pub fn is_superuser(&self) -> bool {
+        self.state.superuser
+    }
+
+    /// Lets go of buffers that grew large.
+    pub fn trim(&mut self) {
+        if self.swollen && self.input.is_empty() && self.output.is_empty() {
+            (self.input, self.output) = (BytesMut::new(), BytesMut::new());
+            self.swollen = false;
+        }
+    }
+
     /// Asks for what is under way to be cancelled, from another connection.
     pub fn cancel_token(&self) -> CancelToken {
         self.cancel.clone()
@@ -111,6 +129,7 @@ impl Connection {
         if queued.is_err() {
             self.output.truncate(before);
         }
+        self.swollen |= self.output.len() > KEPT_BYTES;
         queued
     }
 
@@ -156,14 +175,8 @@ impl Connection {
     pub async fn settle(&mut self) -> Result<Option<Box<ServerError>>, Lost> {
         let mut error = None;
         while self.state.owed() > 0 {
-            match self.next().await? {
-                Message::ErrorResponse(body) => {
-                    error.get_or_insert_with(|| Box::new(ServerError::read(&body)));
-                }
-                Message::CopyInResponse(_) | Message::CopyOutResponse(_) => {
-                    return Err(self.state.lost(Lost::Copy));
-                }
-                _ => {}
+            if let Message::ErrorResponse(body) = self.next().await? {
+                error.get_or_insert_with(|| Box::new(ServerError::read(&body)));
             }
         }
         Ok(error)
@@ -195,6 +208,7 @@ impl Connection {
                 if length > MAX_FRAME_BYTES {
                     return Err(Lost::TooLarge);
                 }
+                self.swollen |= length > KEPT_BYTES;
             }
             let message = Message::parse(&mut self.input).map_err(|_| Lost::Protocol)?;
             let Some(message) = message else {

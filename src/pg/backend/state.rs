@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) standby: bool,
     /// `default_transaction_read_only` (PostgreSQL 14 and later).
     pub(super) read_only: bool,
+    /// `is_superuser`, as of the login.
+    pub(super) superuser: bool,
 }
 
 impl State {
@@ -57,6 +59,7 @@ impl State {
             lost: None,
             standby: false,
             read_only: false,
+            superuser: false,
         }
     }
 
@@ -133,6 +136,7 @@ impl State {
                 match setting.name() {
                     Ok("in_hot_standby") => self.standby = is_on,
                     Ok("default_transaction_read_only") => self.read_only = is_on,
+                    Ok("is_superuser") => self.superuser = is_on,
                     _ => {}
                 }
                 self.used |= self.owes_work();
@@ -143,6 +147,8 @@ impl State {
                 self.used |= !harmless && self.owed.front() == Some(&Flight::Work);
                 Ok(true)
             }
+            // The server waits for data, or sends what may never end.
+            Message::CopyInResponse(_) | Message::CopyOutResponse(_) => Err(Lost::Copy),
             Message::NoticeResponse(_) | Message::NotificationResponse(_) => Ok(false),
             _ => Ok(true),
         }

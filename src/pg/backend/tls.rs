@@ -40,20 +40,23 @@ pub fn load(spec: &DatabaseTls, host: &str) -> Result<Option<TargetTls>, TlsErro
     }))
 }
 
+/// Asks for TLS; the server's one byte. What came behind it would be taken for
+/// encrypted, so no more is read.
+pub(super) async fn ask(stream: &mut Stream) -> Result<u8, ConnectFailure> {
+    let mut request = bytes::BytesMut::new();
+    postgres_protocol::message::frontend::ssl_request(&mut request);
+    let asked = stream.write_all(&request).await;
+    asked.map_err(ConnectFailure::io)?;
+    stream.read_u8().await.map_err(ConnectFailure::io)
+}
+
 /// Asks for TLS and shakes hands. A server that says no is not spoken to: whoever
 /// is in between could have said it.
 pub(super) async fn negotiate(
     mut stream: Stream,
     tls: &TargetTls,
 ) -> Result<Transport, ConnectFailure> {
-    let mut request = bytes::BytesMut::new();
-    postgres_protocol::message::frontend::ssl_request(&mut request);
-    stream
-        .write_all(&request)
-        .await
-        .map_err(ConnectFailure::io)?;
-    // One byte and no more: what came behind it would be taken for encrypted.
-    let answer = stream.read_u8().await.map_err(ConnectFailure::io)?;
+    let answer = ask(&mut stream).await?;
     if answer != b'S' {
         return Err(ConnectFailure::TlsRefused);
     }
@@ -69,7 +72,7 @@ pub(super) async fn negotiate(
 impl Transport {
     /// `tls-server-end-point` (RFC 5929 §4.1): the digest of the server's
     /// certificate, by the algorithm it is signed with.
-    pub(super) fn channel_binding(&self) -> Option<Vec<u8>> {
+    pub(in crate::pg) fn channel_binding(&self) -> Option<Vec<u8>> {
         let Self::Tls(stream) = self else { return None };
         let certificate = stream.get_ref().1.peer_certificates()?.first()?;
         let algorithm = digest_of(signature_algorithm(certificate)?)?;

@@ -10,7 +10,7 @@ use tokio_rustls::client::TlsStream;
 use crate::net::stream::Stream;
 
 /// A connected stream.
-pub(super) enum Transport {
+pub(in crate::pg) enum Transport {
     Plain(Stream),
     Tls(Box<TlsStream<Stream>>),
 }

@@ -12,6 +12,7 @@ use super::limit::Place;
 use super::manager::Manager;
 use super::restore::restore;
 use super::{Generation, ServicePool};
+use crate::pg::Login;
 use crate::pg::backend::{Connection, Flight};
 use crate::pg::failure::ConnectFailure;
 
@@ -171,8 +172,16 @@ impl ServicePool {
     /// Opens a session and puts it among the idle ones.
     async fn connect(&self, generation: &Generation) -> Result<(), Arc<ConnectFailure>> {
         match generation.pool.dedicated_connection().await {
-            Ok(pooled) => {
+            Ok(mut pooled) => {
                 self.standing.good(Instant::now());
+                if pooled.connection().is_superuser() && !self.warned.swap(true, Ordering::Relaxed)
+                {
+                    let service = &self.name;
+                    tracing::warn!(
+                        %service,
+                        "the service logs in as a superuser: whatever SQL it sends may do anything"
+                    );
+                }
                 // Refused only when there are enough already.
                 let _ = generation.pool.add(pooled);
                 Ok(())
@@ -197,8 +206,9 @@ impl ServicePool {
         failure
     }
 
-    /// Asks the server whether it is there: over an idle session, a new one of
-    /// the pool, or, while all are in use, one beside the pool.
+    /// Asks the server whether it is there: over an idle session or a new one of
+    /// the pool; while all are in use, without a session, so that there are never
+    /// more than the limit.
     ///
     /// # Errors
     /// Why there is no session to be had.
@@ -206,24 +216,27 @@ impl ServicePool {
         let Ok(generation) = self.generation() else {
             return Ok(());
         };
-        match self.work.try_acquire() {
-            Some(_place) => {
-                if generation.take_asked().await {
+        let Some(_place) = self.work.try_acquire() else {
+            let knocked = generation.target.knock().await;
+            return match knocked {
+                Ok(()) => {
                     self.standing.good(Instant::now());
-                    return Ok(());
-                }
-                self.connect(&generation).await
-            }
-            None => match Connection::connect(&generation.target).await {
-                Ok(connection) => {
-                    self.standing.good(Instant::now());
-                    // Ends with the server's close or here.
-                    let _ = timeout(ANSWER, connection.close()).await;
                     Ok(())
                 }
                 Err(failure) => Err(self.failed(failure)),
-            },
+            };
+        };
+        if generation.take_asked().await {
+            self.standing.good(Instant::now());
+            return Ok(());
         }
+        self.connect(&generation).await
+    }
+
+    /// What sessions log in as; `None` before the pool is open.
+    pub fn login(&self) -> Option<Login> {
+        let current = self.current.load();
+        current.as_ref().map(|open| open.target.login.clone())
     }
 }
 

@@ -49,6 +49,8 @@ pub struct ServicePool {
     current: ArcSwapOption<Generation>,
     standing: Standing,
     waiting: AtomicU32,
+    /// It was said that the login may do anything.
+    warned: AtomicBool,
     metrics: Arc<PoolMetrics>,
 }
 
@@ -78,6 +80,7 @@ impl ServicePool {
             current: ArcSwapOption::empty(),
             standing: Standing::new(),
             waiting: AtomicU32::new(0),
+            warned: AtomicBool::new(false),
             metrics: metrics.pool(&name),
             name,
         });

@@ -19,10 +19,11 @@ pub const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLI
 /// Gives a session back, clean, or closes it.
 pub(super) async fn restore(mut lent: Lent) {
     let connection = lent.pooled.connection();
-    if !lent.spoiled && !connection.is_clean() {
+    if !lent.spoiled && !connection.is_broken() && !connection.is_clean() {
         // Whatever comes of it, the session itself knows whether it is clean.
         let _ = timeout(PATIENCE, clean(connection)).await;
     }
+    connection.trim();
     if lent.spoiled {
         // An answer that is never read: not clean, so not kept.
         lent.pooled.connection().sync(Flight::Own);

@@ -60,6 +60,10 @@ pub(super) struct Inside {
     pub(super) readers: Vec<String>,
     /// Grants that are wanted and incomplete.
     pub(super) lacking: Vec<Grant>,
+    /// Functions of the role that everybody may call, as the server writes them.
+    pub(super) open_routines: Vec<String>,
+    /// Everybody may call functions that the role makes later.
+    pub(super) routines_open_up: bool,
 }
 
 /// One role reads the tables of another.
@@ -115,6 +119,18 @@ const READERS: &str = "SELECT DISTINCT r.rolname::text \
     FROM pg_namespace n, aclexplode(n.nspacl) a, pg_roles r \
     WHERE n.nspname = $1 AND r.oid = a.grantee AND r.oid <> n.nspowner \
     AND starts_with(shobj_description(r.oid, 'pg_authid'), $2) ORDER BY 1";
+
+/// Those of extensions are another's.
+const ROUTINES: &str = "SELECT p.oid::regprocedure::text \
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_roles r ON r.oid = p.proowner \
+    WHERE n.nspname = $1 AND r.rolname = $2 AND has_function_privilege('public', p.oid, 'EXECUTE') \
+    ORDER BY 1";
+
+/// Without an entry, what is made is everybody's to call.
+const LATER_ROUTINES: &str = "SELECT NOT EXISTS (SELECT FROM pg_default_acl d \
+    WHERE d.defaclrole = r.oid AND d.defaclnamespace = 0 AND d.defaclobjtype = 'f' \
+    AND NOT EXISTS (SELECT FROM aclexplode(d.defaclacl) a WHERE a.grantee = 0)) \
+    FROM pg_roles r WHERE r.rolname = $1";
 
 const GRANT: &str = "SELECT to_regclass($4) IS NOT NULL, \
     has_schema_privilege(r.oid, n.oid, 'USAGE') \
@@ -184,6 +200,14 @@ pub(super) async fn inside(session: &Session, wanted: &Wanted<'_>) -> Result<Ins
     }
     for row in session.texts(READERS, &[schema, MARK]).await? {
         found.readers.push(row.get(0));
+    }
+    if !wanted.spec.shares_with.is_empty() {
+        for row in session.texts(ROUTINES, &[schema, role]).await? {
+            found.open_routines.push(row.get(0));
+        }
+        for row in session.texts(LATER_ROUTINES, &[role]).await? {
+            found.routines_open_up = row.get(0);
+        }
     }
     for (schema, owner, reader) in wanted.grants() {
         let table = format!("{}.{TABLE}", identifier(schema));

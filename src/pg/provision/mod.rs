@@ -246,6 +246,21 @@ pub(super) async fn can_log_in(wanted: &Wanted<'_>) -> Result<bool, SessionError
     }
 }
 
+/// Refuses a configured login that is to be the service's own role and may do
+/// more than one of a service should.
+///
+/// # Errors
+/// [`ProvisionError`].
+pub(super) async fn refuse_privileges(wanted: &Wanted<'_>) -> Result<(), ProvisionError> {
+    let spec = wanted.spec;
+    let session = wanted.open(&role_login(spec).0, &spec.database).await?;
+    let found = facts::cluster(&session, wanted).await?;
+    match found.role.and_then(|role| role.privilege) {
+        Some(why) => Err(Refusal::privileged(&spec.role, &why).into()),
+        None => Ok(()),
+    }
+}
+
 /// Whether the configured login may create roles.
 ///
 /// # Errors

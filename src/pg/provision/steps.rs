@@ -183,6 +183,7 @@ pub(super) fn inside(wanted: &Wanted<'_>, found: &Inside) -> Result<Vec<Step>, R
         for reader in &found.readers {
             steps.extend(revoke(wanted, reader));
         }
+        steps.extend(shut_routines(wanted, found));
         steps.extend(found.lacking.iter().flat_map(grant));
     }
     Ok(steps)
@@ -224,6 +225,19 @@ fn revoke(wanted: &Wanted<'_>, reader: &str) -> Vec<Step> {
         ),
     ];
     statements.map(Step::from).into()
+}
+
+/// Who may look into a schema may call what is in it, unless it is shut: a
+/// function that acts as its owner would be a way to write.
+fn shut_routines(wanted: &Wanted<'_>, found: &Inside) -> Vec<Step> {
+    let owner = identifier(&wanted.spec.role);
+    let later = format!(
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
+    );
+    let open = found.open_routines.iter();
+    let shut = open.map(|routine| format!("REVOKE EXECUTE ON ROUTINE {routine} FROM PUBLIC"));
+    let later = found.routines_open_up.then_some(later);
+    shut.chain(later).map(Step::from).collect()
 }
 
 fn grant(grant: &Grant) -> Vec<Step> {

@@ -8,7 +8,9 @@ mod rows;
 mod run;
 mod server;
 mod span;
+mod stream;
 mod transactions;
+mod words;
 
 use std::sync::Arc;
 

@@ -283,9 +283,6 @@ fn read_into(message: &Message, rows: &mut Rows) -> Result<bool, Refusal> {
             rows.complete("");
             Ok(true)
         }
-        Message::CopyInResponse(_) | Message::CopyOutResponse(_) => {
-            Err(crate::pg::failure::Lost::Copy.into())
-        }
         _ => Ok(false),
     }
 }

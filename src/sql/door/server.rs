@@ -25,6 +25,7 @@ use super::request::{Asked, Begin, Query, read};
 use super::route::{Action, find};
 use super::run::Ground;
 use super::span::{Seed, operation};
+use super::stream::Client;
 use super::transactions::{SWEEP, Transactions};
 use super::{Door, gate, route};
 use crate::model::{Kind, ServiceName, SqlSettings};
@@ -65,7 +66,7 @@ async fn accept(listener: TcpListener, door: Door) -> io::Result<Infallible> {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
             _ = sweep.tick() => {
-                door.inner.transactions.sweep();
+                door.inner.transactions.sweep(&door.inner.databases);
                 continue;
             }
         };
@@ -98,7 +99,7 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, door: Door) {
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Client::new(stream)), service)
         .await;
 }
 
@@ -297,8 +298,7 @@ impl Work<'_> {
                 message: "a transaction is ended by …/commit or …/rollback".to_owned(),
             });
         }
-        let service = &self.database.pool.name;
-        let (mut turn, rest) = self.transactions.turn(service, transaction).await?;
+        let (mut turn, rest) = self.transactions.turn(self.database, transaction).await?;
         let mut ground = self.ground();
         ground.limit = ground.limit.min(rest);
         let result = ground.within(turn.checkout(), query).await;
@@ -312,18 +312,17 @@ impl Work<'_> {
     }
 
     async fn begin(&self, begin: Begin, name: &str) -> Result<Response<Bytes>, Refusal> {
-        let pool = &self.database.pool;
         let full = || Refusal::unavailable("too_many_transactions");
-        if !self.transactions.has_room(&pool.name, pool.max()) {
+        if !self.transactions.has_room(self.database) {
             return Err(full());
         }
-        let mut checkout = pool.checkout().await?;
+        let mut checkout = self.database.pool.checkout().await?;
         self.ground().own(&mut checkout, &begin.sql()).await?;
         // Others may have been as quick.
-        if !self.transactions.has_room(&pool.name, pool.max()) {
+        if !self.transactions.has_room(self.database) {
             return Err(full());
         }
-        let id = self.transactions.insert(&pool.name, checkout)?;
+        let id = self.transactions.insert(self.database, checkout)?;
         let slash = if name.is_empty() { "" } else { "/" };
         let location = format!("{slash}{name}/tx/{id}");
         let body = format!("{{\"id\":\"{id}\",\"location\":\"{location}\"}}\n");
@@ -331,8 +330,7 @@ impl Work<'_> {
     }
 
     async fn end(&self, transaction: &str, sql: &'static str) -> Result<Response<Bytes>, Refusal> {
-        let service = &self.database.pool.name;
-        let (mut turn, _) = self.transactions.turn(service, transaction).await?;
+        let (mut turn, _) = self.transactions.turn(self.database, transaction).await?;
         self.transactions.remove(transaction);
         let command = self.ground().own(turn.checkout(), sql).await?;
         if command != sql {

@@ -9,8 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{Mutex as TurnMutex, OwnedMutexGuard};
 
-use crate::model::{Kind, ServiceName};
+use crate::model::Kind;
 use crate::pg::pool::Checkout;
+use crate::pg::{Database, Databases};
 
 /// Rolled back after so long without a request.
 pub(super) const IDLE: Duration = Duration::from_secs(30);
@@ -28,7 +29,7 @@ pub(super) struct Transactions {
 }
 
 struct Transaction {
-    service: ServiceName,
+    database: Arc<Database>,
     began: Instant,
     used: Mutex<Instant>,
     /// `None` while a request has it, and after one that vanished with it.
@@ -46,23 +47,29 @@ pub(super) struct Turn {
 
 impl Transactions {
     /// Whether one more of this service fits into half of its pool.
-    pub(super) fn has_room(&self, service: &ServiceName, max: usize) -> bool {
+    pub(super) fn has_room(&self, database: &Arc<Database>) -> bool {
         let open = self.open();
-        let of_service = open.values().filter(|one| one.service == *service);
-        of_service.count() < (max / 2).max(1)
+        let of_service = open
+            .values()
+            .filter(|one| Arc::ptr_eq(&one.database, database));
+        of_service.count() < (database.pool.max() / 2).max(1)
     }
 
     /// Takes in a session whose transaction has begun; its id.
     ///
     /// # Errors
     /// The machine has no randomness.
-    pub(super) fn insert(&self, service: &ServiceName, checkout: Checkout) -> Result<String, Kind> {
+    pub(super) fn insert(
+        &self,
+        database: &Arc<Database>,
+        checkout: Checkout,
+    ) -> Result<String, Kind> {
         let mut bytes = [0; ID_BYTES];
         rand::fill(&mut bytes).map_err(|_| Kind::Internal)?;
         let id = URL_SAFE_NO_PAD.encode(bytes);
         let now = Instant::now();
         let transaction = Transaction {
-            service: service.clone(),
+            database: Arc::clone(database),
             began: now,
             used: Mutex::new(now),
             session: Arc::new(TurnMutex::new(Some(checkout))),
@@ -77,13 +84,13 @@ impl Transactions {
     /// `TransactionExpired`: over, rolled back, or never there.
     pub(super) async fn turn(
         &self,
-        service: &ServiceName,
+        database: &Arc<Database>,
         id: &str,
     ) -> Result<(Turn, Duration), Kind> {
         let expired = Kind::TransactionExpired;
         let found = self.open().get(id).cloned();
         let transaction = found
-            .filter(|found| found.service == *service)
+            .filter(|found| Arc::ptr_eq(&found.database, database))
             .ok_or(expired)?;
         let mut session = Arc::clone(&transaction.session).lock_owned().await;
         let rest = LIFE.saturating_sub(transaction.began.elapsed());
@@ -101,10 +108,13 @@ impl Transactions {
         self.open().remove(id);
     }
 
-    /// Ends those that have been idle for too long, are too old, or lost their
-    /// session to a request that vanished.
-    pub(super) fn sweep(&self) {
+    /// Ends those that have been idle for too long, are too old, lost their
+    /// session to a request that vanished, or whose service is gone.
+    pub(super) fn sweep(&self, databases: &Databases) {
         self.open().retain(|_, transaction| {
+            let database = &transaction.database;
+            let served = databases.get(&database.pool.name);
+            let served = served.is_some_and(|served| Arc::ptr_eq(&served, database));
             let Ok(session) = transaction.session.try_lock() else {
                 // A request has it; its own limit ends it.
                 return true;
@@ -113,7 +123,8 @@ impl Transactions {
                 .used
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            session.is_some() && used.elapsed() < IDLE && transaction.began.elapsed() < LIFE
+            let is_young = used.elapsed() < IDLE && transaction.began.elapsed() < LIFE;
+            session.is_some() && is_young && served
         });
     }
 

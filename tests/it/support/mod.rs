@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every helper has a test yet that needs it")]
 
 pub(crate) mod app;
+pub(crate) mod breakouts;
 pub(crate) mod client;
 pub(crate) mod collector;
 pub(crate) mod container;

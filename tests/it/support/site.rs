@@ -3,12 +3,12 @@
 
 use std::process::Command;
 
-use super::daemon::{BINARY, Daemon, run_to_end};
+use super::daemon::{BINARY, Daemon, Setup, run_to_end};
 use super::postgres::Cluster;
 use super::tree::Tree;
 
 /// Roles' passwords are derived from it.
-const ROLE_SECRET: &str = "a role secret of more than thirty-two bytes";
+pub(crate) const ROLE_SECRET: &str = "a role secret of more than thirty-two bytes";
 
 /// A tree, the database it begins from, and who logs in.
 pub(crate) struct Site<'a> {
@@ -107,6 +107,20 @@ impl<'a> Site<'a> {
         let (code, output) = self.run(words);
         assert_eq!(code, 0, "{words:?}: {output}");
         output
+    }
+
+    /// A daemon of the tree, not started yet.
+    pub(crate) fn setup(&self) -> Setup {
+        self.setup_of(&self.tree)
+    }
+
+    /// The same with another tree and the same database.
+    pub(crate) fn setup_of(&self, tree: &Tree) -> Setup {
+        let settings = format!("database: {{roleSecret: \"{ROLE_SECRET}\"}}");
+        let setup = Setup::new(tree).process(&settings);
+        let environment = self.environment();
+        let environment = environment.iter();
+        environment.fold(setup, |setup, (name, value)| setup.env(name, value))
     }
 
     /// Starts a subcommand.

@@ -1,42 +1,42 @@
 //! A direct session for provisioning and migrations: not of the pool, closed
-//! when dropped.
+//! when dropped. It is dialled as sessions of the pool are, so that the same
+//! things are refused for the same reasons; from the login on `tokio-postgres`
+//! speaks.
+
+mod stream;
 
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
-use tokio_postgres::config::SslMode;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout};
+use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, NoTls, Row, Socket};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Row};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Login;
+use super::backend::{self, Peer, load_tls};
+use super::failure::{ConnectFailure, Phase};
 use super::names;
-use crate::model::{DatabaseSpec, DatabaseTls, ServiceName};
-use crate::net::tls::{self, ALPN_NONE, Identity, TlsError, Trust};
+use crate::model::{DatabaseReset, DatabaseSpec, DatabaseTls, ServiceName};
+use stream::{Dialled, LoginStream};
 
-/// A peer that is gone is noticed after this, while a statement runs.
-const PEER_GONE: Duration = Duration::from_secs(30);
 /// For a cancel request to be delivered.
 const CANCEL: Duration = Duration::from_secs(2);
 
 /// Why a session or a statement of it failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
-    /// Nothing answered, or what answered is no PostgreSQL.
-    #[error("cannot reach PostgreSQL at {place}: {cause}")]
-    Unreachable { place: String, cause: String },
-    #[error("tls: {0}")]
-    Tls(Box<TlsError>),
+    /// Nothing answered, what answered is no PostgreSQL, or it is not safe to
+    /// log in.
+    #[error("cannot reach PostgreSQL at {place}: {failure}")]
+    Unreachable {
+        place: String,
+        failure: ConnectFailure,
+    },
     /// PostgreSQL said no to the login.
     #[error("PostgreSQL at {place} refuses the login of `{user}`: {}", describe(.error))]
     Refused {
@@ -61,7 +61,7 @@ impl SessionError {
     pub(super) fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Refused { error, .. } | Self::Sql(error) => Some(error.code()),
-            Self::Unreachable { .. } | Self::Tls(_) | Self::Lost(_) => None,
+            Self::Unreachable { .. } | Self::Lost(_) => None,
         }
     }
 
@@ -78,7 +78,6 @@ impl SessionError {
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Lost(_) => true,
-            Self::Tls(_) => false,
             Self::Refused { error, .. } | Self::Sql(error) => {
                 let code = error.code().code();
                 // Connection, resources, operator; deadlock and lock timeout.
@@ -88,12 +87,6 @@ impl SessionError {
                     || *error.code() == SqlState::LOCK_NOT_AVAILABLE
             }
         }
-    }
-}
-
-impl From<TlsError> for SessionError {
-    fn from(error: TlsError) -> Self {
-        Self::Tls(Box::new(error))
     }
 }
 
@@ -140,7 +133,8 @@ pub(super) struct Session {
 #[derive(Clone)]
 pub(super) struct Cancel {
     token: CancelToken,
-    tls: Option<Rustls>,
+    target: Arc<backend::Target>,
+    peer: Peer,
 }
 
 impl Session {
@@ -149,47 +143,37 @@ impl Session {
     /// # Errors
     /// [`SessionError`], within the connection timeout of the service.
     pub(super) async fn open(target: &Target<'_>) -> Result<Self, SessionError> {
-        let spec = target.spec;
-        let config = config(target);
-        let tls = rustls(&spec.tls).await?;
-        let place = place(spec);
-        let connect = async {
-            match tls.clone() {
-                None => {
-                    let (client, connection) = config.connect(NoTls).await?;
-                    Ok((client, drive(connection)))
-                }
-                Some(tls) => {
-                    let (client, connection) = config.connect(tls).await?;
-                    Ok((client, drive(connection)))
-                }
-            }
+        let unreachable = |failure| SessionError::Unreachable {
+            place: place(target.spec),
+            failure,
         };
-        let connected: Result<_, tokio_postgres::Error> =
-            match timeout(spec.connection_timeout, connect).await {
-                Ok(connected) => connected,
-                Err(_) => {
-                    let millis = spec.connection_timeout.as_millis();
-                    let cause = format!("no answer within {millis} ms");
-                    return Err(SessionError::Unreachable { place, cause });
-                }
-            };
-        let (client, driver) = connected.map_err(|error| match error.as_db_error() {
+        let dialled = dial_target(target).await.map_err(unreachable)?;
+        let deadline = Instant::now() + dialled.timeout;
+        let (peer, transport) = dialled.dial(deadline).await.map_err(unreachable)?;
+        let stream = LoginStream::new(transport, dialled.passwords());
+        let (config, has_password) = (config(target), target.login.password.is_some());
+        let connecting = config.connect_raw(stream, Dialled);
+        let connected = match tokio::time::timeout_at(deadline, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => return Err(unreachable(ConnectFailure::Timeout(Phase::LoggingIn))),
+        };
+        let (client, connection) = connected.map_err(|error| match error.as_db_error() {
             Some(sql) => SessionError::Refused {
-                place: place.clone(),
+                place: place(target.spec),
                 user: target.login.user.to_string(),
                 error: Box::new(sql.clone()),
             },
-            None => SessionError::Unreachable {
-                place: place.clone(),
-                cause: whole(&error),
-            },
+            None => unreachable(stream::failure_of(&error, has_password)),
         })?;
         let token = client.cancel_token();
         Ok(Self {
             client,
-            cancel: Cancel { token, tls },
-            _driver: driver,
+            cancel: Cancel {
+                token,
+                target: dialled,
+                peer,
+            },
+            _driver: drive(connection),
         })
     }
 
@@ -228,12 +212,15 @@ impl Session {
 impl Cancel {
     /// Asks the server to stop; whether it did shows in the statement's result.
     pub(super) async fn send(self) {
-        let Self { token, tls } = self;
+        let Self {
+            token,
+            target,
+            peer,
+        } = self;
         let sent = async {
-            match tls {
-                None => token.cancel_query(NoTls).await,
-                Some(tls) => token.cancel_query(tls).await,
-            }
+            let transport = target.open(&peer).await.ok()?;
+            let stream = LoginStream::new(transport, target.passwords());
+            token.cancel_query_raw(stream, Dialled).await.ok()
         };
         // One that is not delivered is followed by the end of the session,
         // which rolls back as well.
@@ -251,25 +238,45 @@ pub(super) fn place(spec: &DatabaseSpec) -> String {
 }
 
 fn config(target: &Target<'_>) -> Config {
-    let spec = target.spec;
     let mut config = Config::new();
     config
-        .host(&*spec.host)
-        .port(spec.port)
         .user(&*target.login.user)
         .dbname(target.database)
         .application_name(names::application_name(target.service))
         .options(options(target.settings))
-        .keepalives_idle(PEER_GONE)
-        .tcp_user_timeout(PEER_GONE)
-        .ssl_mode(match spec.tls {
-            DatabaseTls::Disable => SslMode::Disable,
-            DatabaseTls::Require { .. } | DatabaseTls::VerifyFull { .. } => SslMode::Require,
-        });
+        // The stream is dialled, and encrypted, already.
+        .ssl_mode(SslMode::Require)
+        .ssl_negotiation(SslNegotiation::Direct);
     if let Some(password) = &target.login.password {
         config.password(password.expose());
     }
     config
+}
+
+/// Where to dial. Certificates and keys are read away from the runtime.
+async fn dial_target(target: &Target<'_>) -> Result<Arc<backend::Target>, ConnectFailure> {
+    let spec = target.spec;
+    let tls = match spec.tls.clone() {
+        DatabaseTls::Disable => None,
+        tls => {
+            let host = Arc::clone(&spec.host);
+            let read = tokio::task::spawn_blocking(move || load_tls(&tls, &host)).await;
+            let settings = |why: String| ConnectFailure::TlsSettings(why);
+            // The runtime ends: nobody waits for the answer.
+            let read = read.map_err(|error| settings(error.to_string()))?;
+            read.map_err(|error| settings(error.to_string()))?
+        }
+    };
+    Ok(Arc::new(backend::Target {
+        host: Arc::clone(&spec.host),
+        port: spec.port,
+        database: Arc::from(target.database),
+        login: target.login.clone(),
+        settings: Vec::new(),
+        tls,
+        timeout: spec.connection_timeout,
+        reset: DatabaseReset::Always,
+    }))
 }
 
 /// `-c name=value …`, as the server takes settings at the start of a session.
@@ -300,95 +307,4 @@ where
             }
         }
     }))
-}
-
-/// Reads certificates and keys away from the runtime.
-async fn rustls(tls: &DatabaseTls) -> Result<Option<Rustls>, TlsError> {
-    if *tls == DatabaseTls::Disable {
-        return Ok(None);
-    }
-    let tls = tls.clone();
-    let made = tokio::task::spawn_blocking(move || {
-        let (trust, cert, key) = match &tls {
-            DatabaseTls::Disable => return Ok(None),
-            DatabaseTls::Require { cert, key } => (Trust::Anyone, cert, key),
-            DatabaseTls::VerifyFull { ca, cert, key } => {
-                (ca.as_deref().map_or(Trust::System, Trust::File), cert, key)
-            }
-        };
-        let identity = match (cert, key) {
-            (Some(cert), Some(key)) => Some(Identity { cert, key }),
-            _ => None,
-        };
-        tls::client_config(trust, identity, ALPN_NONE).map(|config| Some(Rustls(config)))
-    });
-    // The runtime ends: nobody waits for the answer.
-    made.await.unwrap_or(Ok(None))
-}
-
-/// TLS by rustls for `tokio-postgres`.
-#[derive(Clone)]
-struct Rustls(Arc<ClientConfig>);
-
-/// The same for one host.
-struct RustlsFor(Arc<ClientConfig>, ServerName<'static>);
-
-/// A session's bytes inside TLS.
-struct Encrypted(tokio_rustls::client::TlsStream<Socket>);
-
-impl MakeTlsConnect<Socket> for Rustls {
-    type Stream = Encrypted;
-    type TlsConnect = RustlsFor;
-    type Error = TlsError;
-
-    fn make_tls_connect(&mut self, domain: &str) -> Result<RustlsFor, TlsError> {
-        Ok(RustlsFor(Arc::clone(&self.0), tls::server_name(domain)?))
-    }
-}
-
-impl TlsConnect<Socket> for RustlsFor {
-    type Stream = Encrypted;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Encrypted>> + Send>>;
-
-    fn connect(self, stream: Socket) -> Self::Future {
-        let Self(config, name) = self;
-        let connector = tokio_rustls::TlsConnector::from(config);
-        Box::pin(async move { connector.connect(name, stream).await.map(Encrypted) })
-    }
-}
-
-impl TlsStream for Encrypted {
-    fn channel_binding(&self) -> ChannelBinding {
-        // The pool's own connection binds; here SCRAM over verified TLS does.
-        ChannelBinding::none()
-    }
-}
-
-impl AsyncRead for Encrypted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Encrypted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }
