@@ -15,19 +15,17 @@ Linux, loopback only, Python 3.9 or later; needs openssl (keys and signatures).
 wrk and valgrind are installed with apt-get if missing and allowed.
 """
 
-import argparse
 import dataclasses
-import pathlib
 import random
 import shutil
-import signal
 import statistics
 import sys
-import tempfile
 
 import load
 import machine
 import minting
+import options
+import servers
 
 # Enough to have each cache entry used a few times per round.
 CACHED = 100
@@ -203,48 +201,13 @@ def table(made, costs, counts):
     return "\n".join(lines)
 
 
-def bounded(low, high):
-    def parse(text):
-        number = int(text)
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"between {low} and {high}")
-        return number
-    return parse
-
-
-def read_arguments(description=__doc__):
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", default="target/release/outrigger",
-                        help="the sidecar, a release build [default: %(default)s]")
-    parser.add_argument("--rounds", type=bounded(2, 100), default=15,
-                        help="rounds that count, after one to warm up [default: %(default)s]")
-    parser.add_argument("--requests", type=bounded(100, 20000), default=3000,
-                        help="requests of a variant in a round [default: %(default)s]")
-    parser.add_argument("--connections", type=bounded(1, 512), default=64,
-                        help="kept connections of the client [default: %(default)s]")
-    parser.add_argument("--client", choices=["auto", "wrk", "own"], default="auto",
-                        help="auto: wrk where installed, else one in Python")
-    parser.add_argument("--no-instructions", action="store_true",
-                        help="leave valgrind out")
-    parser.add_argument("--no-install", action="store_true",
-                        help="never call apt-get")
-    parser.add_argument("--keep", type=pathlib.Path, metavar="DIR",
-                        help="copy configs, logs and callgrind files there in the end")
-    arguments = parser.parse_args()
-    if shutil.which(arguments.binary) is None:
-        parser.error(f"no binary at {arguments.binary}: cargo build --release, or --binary")
-    arguments.binary = str(pathlib.Path(shutil.which(arguments.binary)).resolve())
-    return arguments
-
-
 def run(arguments, folder):
     sidecar_cpus, other_cpus = machine.split_cpus()
-    with machine.Hook() as hook:
+    with servers.Hook() as hook:
         made = variants(hook.port)
         instructions = not arguments.no_instructions and shutil.which("valgrind") is not None
-        with machine.app(folder, other_cpus) as app_port:
-            write_tree(folder, made, app_port)
+        with servers.app(folder, other_cpus) as app:
+            write_tree(folder, made, app.port)
             client = load.pick(arguments.client, folder, arguments.connections)
             print("minting tokens", file=sys.stderr)
             for variant in made:
@@ -269,27 +232,16 @@ def run(arguments, folder):
 def print_result(arguments, client, rss, result):
     print(f"{machine.version(arguments.binary)}; {machine.name()}; "
           f"client {client.name}, {client.connections} connections, app "
-          f"{'nginx' if machine.find_nginx() else 'Python'}; {arguments.rounds} rounds of "
+          f"{'nginx' if machine.find('nginx') else 'Python'}; {arguments.rounds} rounds of "
           f"{arguments.requests} requests; peak RSS {rss:.1f} MiB.\n")
     print(result)
 
 
 def main(description=__doc__, measured=run):
-    arguments = read_arguments(description)
-    # Ended from outside, everything it started still ends with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-    if not arguments.no_install:
-        wanted = [] if arguments.client == "own" else ["wrk"]
-        machine.install(wanted + ([] if arguments.no_instructions else ["valgrind"]))
-    with tempfile.TemporaryDirectory(prefix="outrigger-bench-") as name:
-        folder = pathlib.Path(name)
-        try:
-            measured(arguments, folder)
-        except (machine.MachineError, load.LoadError, minting.MintError) as error:
-            sys.exit(f"error: {error}")
-        finally:
-            if arguments.keep:
-                shutil.copytree(folder, arguments.keep, dirs_exist_ok=True)
+    arguments = options.read(options.counted(description))
+    wanted = [] if arguments.client == "own" else ["wrk"]
+    options.run(arguments, measured,
+                wanted + ([] if arguments.no_instructions else ["valgrind"]))
 
 
 if __name__ == "__main__":

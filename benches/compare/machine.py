@@ -1,31 +1,30 @@
-"""What the benchmark runs beside itself: the app, the hook, the sidecar; and
-how the sidecar's cost is read. Linux only (/proc).
-
-Everything listens on the loopback interface, on ports of the OS's choosing,
-and ends with the benchmark.
+"""How the benchmark runs processes on CPUs of their own, reads what they cost,
+and ends them. Linux only (/proc).
 """
 
 import contextlib
-import http.server
+import ctypes
 import os
 import pathlib
 import platform
-import re
-import selectors
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
-PATH = os.environ.get("PATH", "/usr/bin:/bin")
-BODY = b"x" * 200
+# Daemons of Debian are not on everyone's path.
+PATH = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/usr/local/sbin"
 START_SECONDS = 20
 # Under valgrind everything is some fifty times slower.
 START_SECONDS_VALGRIND = 180
+# From the first signal to the one that nothing survives.
+STOP_SECONDS = 10
+# Debian's packages of commands that have another name.
+PACKAGES = {"h2load": "nghttp2-client", "nginx": "nginx-light", "strip": "binutils"}
 
 
 class MachineError(Exception):
@@ -54,47 +53,72 @@ def pin_self(cpus):
     os.sched_setaffinity(0, cpus)
 
 
+def raise_limits():
+    """As many descriptors as are allowed; whatever is started inherits them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+def find(command):
+    """The place of a command, or None."""
+    return shutil.which(command, path=PATH)
+
+
 def install(commands):
     """Installs what is missing with apt-get, as root only. Says so."""
-    missing = [name for name in commands if shutil.which(name) is None]
+    missing = [PACKAGES.get(name, name) for name in commands if find(name) is None]
     if not missing or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     print(f"installing with apt-get: {' '.join(missing)}", file=sys.stderr)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update", "-qq"],
                     ["apt-get", "install", "-y", "-qq", *missing]):
-        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL, check=False, timeout=300)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, env=environment, stdin=subprocess.DEVNULL,
+                           stdout=subprocess.DEVNULL, check=False, timeout=300)
+
+
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def prepare(cpus):
+    """In the child: its CPUs, and that it does not outlive the benchmark."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.sched_setaffinity(0, cpus)
 
 
 @contextlib.contextmanager
-def process(command, cpus, log, **options):
+def process(command, cpus, log, slow=False, **options):
     """Runs a command on some CPUs until the block ends."""
     with open(log, "wb") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            preexec_fn=lambda: os.sched_setaffinity(0, cpus), **options)
+            start_new_session=True, preexec_fn=lambda: prepare(cpus), **options)
         try:
             yield child
         finally:
+            stop(child, START_SECONDS_VALGRIND if slow else STOP_SECONDS)
+
+
+def stop(child, seconds):
+    """Asks a process to end, asks again, and then makes it and what it started."""
+    deadline = time.monotonic() + seconds
+    try:
+        # Whoever drains at the first signal ends at the second.
+        while child.poll() is None and time.monotonic() < deadline:
             child.send_signal(signal.SIGTERM)
-            try:
-                child.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-def innermost(pid):
-    """The process that a chain of launchers (a script, a shim) ends in."""
-    while True:
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        if len(children) != 1:
-            return pid
-        pid = int(children[0])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=seconds / 30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def wait_until(condition, what, seconds, child, log):
+    """Until `condition` holds; what a child that ended before had to say."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if child.poll() is not None:
@@ -103,184 +127,72 @@ def wait_until(condition, what, seconds, child, log):
         with contextlib.suppress(OSError):
             if condition():
                 return
-        time.sleep(0.02)
+        time.sleep(0.005)
     raise MachineError(f"{what} is not ready after {seconds} s; its output: {log}")
 
 
 def answers(url):
+    """Whether a URL is answered with 200."""
     with urllib.request.urlopen(url, timeout=10) as response:
         return response.status == 200
 
 
-# The app
+def listens(port):
+    """Whether a port takes connections."""
+    with contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout=1)):
+        return True
 
-NGINX_CONFIG = """\
-daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid;
-error_log {folder}/nginx.log crit;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;
-  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
-  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-  server {{ listen 127.0.0.1:{port}; location / {{ return 200 "{body}"; }} }}
-}}
-"""
-
-
-def find_nginx():
-    """Its place: sbin is not on everyone's path."""
-    return shutil.which("nginx", path=f"{PATH}:/usr/sbin:/usr/local/sbin")
-
-
-@contextlib.contextmanager
-def app(folder, cpus):
-    """A keep-alive app that answers 200 bytes: nginx, else this file."""
-    (port,) = free_ports(1)
-    nginx = find_nginx()
-    if nginx:
-        config = folder / "nginx.conf"
-        config.write_text(NGINX_CONFIG.format(folder=folder, port=port, body=BODY.decode()))
-        command = [nginx, "-c", str(config), "-e", str(folder / "nginx.log")]
-    else:
-        command = [sys.executable, __file__, str(port)]
-    log = folder / "app.log"
-    with process(command, cpus, log) as child:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), "the app",
-                   START_SECONDS, child, log)
-        yield port
-
-
-def serve_app(port):
-    """The app without nginx: one thread, no pipelining, no bodies."""
-    answer = (b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: "
-              + str(len(BODY)).encode() + b"\r\n\r\n" + BODY)
-    selector = selectors.DefaultSelector()
-    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
-    selector.register(listener, selectors.EVENT_READ, None)
-    while True:
-        for key, _ in selector.select():
-            if key.data is None:
-                connection, _ = listener.accept()
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                selector.register(connection, selectors.EVENT_READ, bytearray())
-                continue
-            try:
-                data = key.fileobj.recv(65536)
-            except ConnectionError:
-                data = b""
-            if not data:
-                selector.unregister(key.fileobj)
-                key.fileobj.close()
-                continue
-            key.data.extend(data)
-            if key.data.endswith(b"\r\n\r\n"):
-                key.data.clear()
-                key.fileobj.sendall(answer)
-
-
-# The hook
-
-class Hook:
-    """Grants whoever carries `Bearer session-…`. Counts what it is asked."""
-
-    def __init__(self):
-        hook = self
-        self.asked = 0
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self):
-                hook.asked += 1
-                credential = self.headers.get("Authorization", "")
-                granted = credential.startswith("Bearer session-")
-                self.send_response(200 if granted else 401)
-                if granted:
-                    self.send_header("X-Auth-Request-User", credential[7:])
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            # As many as there are clients may ask at once.
-            request_queue_size = 1024
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-# The collector
-
-class Collector:
-    """Takes whatever spans are exported. Counts the exports and their bytes."""
-
-    def __init__(self):
-        collector = self
-        self.exports = 0
-        self.bytes = 0
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                length = int(self.headers.get("Content-Length", 0))
-                collector.bytes += len(self.rfile.read(length))
-                collector.exports += 1
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-# The sidecar
 
 class Process:
-    """A running process and what it has cost."""
+    """A running process with all that it has started, and what they have cost."""
 
     def __init__(self, pid):
         self.pid = pid
 
+    def pids(self):
+        """Itself, its children, theirs."""
+        found, at = [self.pid], 0
+        while at < len(found):
+            for task in pathlib.Path(f"/proc/{found[at]}/task").glob("*"):
+                with contextlib.suppress(OSError):
+                    found += [int(pid) for pid in (task / "children").read_text().split()]
+            at += 1
+        return found
+
+    def tasks(self):
+        """Every thread: its process, its name and its seconds on a CPU, to the
+        nanosecond (schedstat)."""
+        found = []
+        for pid in self.pids():
+            for task in pathlib.Path(f"/proc/{pid}/task").glob("*"):
+                with contextlib.suppress(OSError):
+                    spent = int((task / "schedstat").read_text().split()[0]) / 1e9
+                    found.append((pid, (task / "comm").read_text().strip(), spent))
+        if not found:
+            raise MachineError(f"process {self.pid} is gone")
+        return found
+
     def cpu_seconds(self):
-        """Time on a CPU of all its threads, to the nanosecond where the kernel
-        keeps it (schedstat), else to the tick."""
+        """Time on a CPU of all of them."""
+        return sum(spent for _, _, spent in self.tasks())
+
+    def status_mib(self, key):
+        """A figure of /proc/…/status, summed."""
         total = 0
-        for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
-            try:
-                total += int((task / "schedstat").read_text().split()[0])
-            except FileNotFoundError:
-                fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text()
-                user, system = fields.rpartition(")")[2].split()[11:13]
-                return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-        return total / 1e9
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+                    if line.startswith(f"{key}:"):
+                        total += int(line.split()[1])
+        return total / 1024
+
+    def rss_mib(self):
+        """Resident memory now."""
+        return self.status_mib("VmRSS")
 
     def peak_rss_mib(self):
-        text = pathlib.Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+)", text)[1]) / 1024
+        """The most resident memory there ever was."""
+        return self.status_mib("VmHWM")
 
 
 class Sidecar(Process):
@@ -292,9 +204,14 @@ class Sidecar(Process):
 
     def metric(self, name):
         """Samples of a metric, as lines."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.observe}/metrics") as response:
+        url = f"http://127.0.0.1:{self.observe}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as response:
             lines = response.read().decode().splitlines()
         return [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+
+    def total(self, name):
+        """The sum of a metric's samples."""
+        return sum(float(line.rsplit(" ", 1)[1]) for line in self.metric(name))
 
     def decisions(self):
         """Authentication decisions."""
@@ -316,33 +233,20 @@ def sidecar(binary, folder, settings, cpus, valgrind_file=None, local=None):
         command += ["--service", local]
     seconds = START_SECONDS
     if valgrind_file:
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={valgrind_file}",
-                   *command]
+        command = [*callgrind(valgrind_file), *command]
         seconds = START_SECONDS_VALGRIND
     log = folder / f"{name}.log"
     # A clean environment: some variables would be configuration.
     environment = {"PATH": PATH}
-    with process(command, cpus, log, env=environment, cwd=folder) as child:
+    with process(command, cpus, log, bool(valgrind_file), env=environment, cwd=folder) as child:
         wait_until(lambda: answers(f"http://127.0.0.1:{observe}/readyz"), "the sidecar",
                    seconds, child, log)
         yield Sidecar(child.pid, observe)
 
 
-def name():
-    """The CPU and the kernel."""
-    model = platform.machine()
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return f"{model}, Linux {platform.release()}"
-
-
-def version(binary):
-    """What a binary says it is."""
-    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True,
-                          timeout=10)
-    return done.stdout.strip()
+def callgrind(output):
+    """What goes before a command to count its instructions."""
+    return ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
 
 
 def instructions(valgrind_file):
@@ -354,5 +258,18 @@ def instructions(valgrind_file):
     raise MachineError(f"no total in {valgrind_file}")
 
 
-if __name__ == "__main__":
-    serve_app(int(sys.argv[1]))
+def name():
+    """The CPU and the kernel."""
+    model = platform.machine()
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{model}, {os.cpu_count()} CPUs, Linux {platform.release()}"
+
+
+def version(binary):
+    """What a binary says it is."""
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True,
+                          timeout=10)
+    return done.stdout.strip()

@@ -1,29 +1,30 @@
-"""Other proxies of the comparison, each with equal settings: one worker, kept
-connections to both sides, no access log. Their configs are printed by whoever
-measures, so that anyone can judge them.
+"""Other proxies of the comparison, each with equal settings: as many workers,
+kept connections to both sides, no access log. Their configs are printed and
+kept with the figures, so that anyone can judge them.
 """
 
 import contextlib
 import json
-import shutil
-import socket
+import re
+import subprocess
 
+import envoy
 import machine
 
 NGINX = """\
-daemon off; master_process off; worker_processes 1; pid {folder}/{name}.pid;
-error_log {folder}/{name}.log crit;
-events {{ worker_connections 20000; }}
+daemon off; master_process {master}; worker_processes {workers}; pid {folder}/nginx.pid;
+error_log {folder}/nginx.log crit;
+events {{ worker_connections 19500; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;
-  client_body_temp_path {folder}/{name}1; proxy_temp_path {folder}/{name}2;
-  fastcgi_temp_path {folder}/{name}3; uwsgi_temp_path {folder}/{name}4;
-  scgi_temp_path {folder}/{name}5;
-  upstream app {{ server 127.0.0.1:{target}; keepalive 512; keepalive_requests 1000000000; }}
-  server {{
-    listen 127.0.0.1:{port} backlog=1024;
-    location / {{
-      proxy_pass http://app; proxy_http_version 1.1; proxy_buffering on;
+  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;
+  fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  proxy_buffers 8 16k; proxy_max_temp_file_size 0;
+  upstream app {{ server {target}; keepalive 512; keepalive_requests 1000000000; }}
+{http}  server {{
+    listen 127.0.0.1:{port} backlog=1024{listen};
+{server}    location / {{
+{location}      proxy_pass http://app; proxy_http_version 1.1; proxy_buffering on;
       proxy_set_header Connection "";
       proxy_set_header Host $host;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
@@ -32,11 +33,27 @@ http {{
   }}
 }}
 """
+NGINX_KEY = 'map $http_x_api_key $known {{ default 0; "{key}" 1; }}\n'
+NGINX_TLS = """\
+    ssl_certificate {certificate}; ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on;
+"""
+NGINX_HOOK = """\
+    location = /_hook {{
+      internal; proxy_pass http://127.0.0.1:{hook}/check; proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_cache hook; proxy_cache_key $http_authorization; proxy_cache_valid 200 60s;
+    }}
+"""
+NGINX_HOOK_USE = """\
+      auth_request /_hook; auth_request_set $user $upstream_http_x_auth_request_user;
+      proxy_set_header X-Auth-Request-User $user;
+"""
 
 HAPROXY = """\
 global
-  nbthread 1
-  maxconn 20000
+  nbthread {workers}
+  maxconn 9500
 defaults
   mode http
   timeout connect 5s
@@ -45,79 +62,120 @@ defaults
   option forwardfor
   http-reuse always
 frontend in
-  bind 127.0.0.1:{port} backlog 1024
-  http-request set-header X-Forwarded-Proto http
-  default_backend app
+  bind 127.0.0.1:{port} backlog 1024{bind}
+  http-request set-header X-Forwarded-Proto {scheme}
+{rules}  default_backend app
 backend app
-  server app 127.0.0.1:{target} pool-max-conn 512
+  server app {target} pool-max-conn 512
+"""
+REFUSE = "  http-request deny deny_status 401 unless "
+HAPROXY_KEY = REFUSE + "{{ req.hdr(x-api-key) -m str {key} }}\n"
+HAPROXY_JWT = (
+    "  http-request set-var(txn.bearer) http_auth_bearer\n"
+    + REFUSE + "{{ var(txn.bearer),jwt_header_query('$.alg') -m str {algorithm} }}\n"
+    + REFUSE + "{{ var(txn.bearer),jwt_verify(\"{algorithm}\",\"{verifies}\") -m int 1 }}\n"
+    + REFUSE + "{{ var(txn.bearer),jwt_payload_query('$.iss') -m str {issuer} }}\n"
+    + REFUSE + "{{ var(txn.bearer),jwt_payload_query('$.aud') -m str {audience} }}\n"
+    + "  http-request set-var(txn.now) date()\n"
+    + REFUSE + "{{ var(txn.bearer),jwt_payload_query('$.exp','int'),sub(txn.now) -m int gt 0 }}\n"
+    + "  http-request set-header X-Auth-Subject %[var(txn.bearer),jwt_payload_query('$.sub')]\n")
+HAPROXY_TRACE = """\
+  http-request set-var(txn.trace) req.hdr(traceparent),word(2,-) if { req.hdr(traceparent) -m len 55 }
+  http-request set-var(txn.trace) uuid,regsub(-,,g) unless { var(txn.trace) -m found }
+  http-request set-header traceparent 00-%[var(txn.trace)]-%[rand,hex,lower]-01
+  http-response set-header X-Trace-Id %[var(txn.trace)]
 """
 
 
-def envoy_config(port, target):
-    """One listener, one cluster, no admin door."""
-    def address(number):
-        return {"socket_address": {"address": "127.0.0.1", "port_value": number}}
-
-    router = {"name": "envoy.filters.http.router", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}
-    manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network."
-                 "http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "in",
-        "use_remote_address": True,
-        "http_filters": [router],
-        "route_config": {"virtual_hosts": [{
-            "name": "all", "domains": ["*"],
-            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "app"}}]}]},
-    }
-    endpoint = {"lb_endpoints": [{"endpoint": {"address": address(target)}}]}
-    return {"static_resources": {
-        "listeners": [{
-            "address": address(port),
-            "filter_chains": [{"filters": [{
-                "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": manager}]}]}],
-        "clusters": [{
-            "name": "app", "connect_timeout": "5s",
-            "load_assignment": {"cluster_name": "app", "endpoints": [endpoint]}}]}}
+def version(name):
+    """What a proxy says it is, in short."""
+    command = [machine.find(name), {"nginx": "-v", "haproxy": "-v"}.get(name, "--version")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    # A launcher's path, which Envoy repeats, may have a version in it, too.
+    found = re.search(r"[/ ](\d+\.\d+\.\d+)(?![.\d]*/bin)", done.stdout + done.stderr)
+    return f"{name} {found[1]}" if found else name
 
 
-def find(name):
-    """The command of a proxy; Debian keeps daemons off the users' path."""
-    return machine.find_nginx() if name == "nginx" else shutil.which(
-        name, path=f"{machine.PATH}:/usr/sbin")
+def lacks(name, want):
+    """What a proxy cannot do of what is wanted, or None."""
+    if name == "nginx" and (want.jwt or want.trace):
+        return "has neither JWT nor trace context"
+    if name in ("haproxy", "envoy") and want.hook:
+        return "remembers no answers of a hook"
+    return "not compared" if want.log or want.export else None
 
 
-def config(name, folder, instance, port, target):
+def nginx(folder, want, kit, port, target):
+    """The text of its config."""
+    parts = {"http": "", "server": "", "location": "", "listen": ""}
+    if want.key:
+        parts["http"] = "  " + NGINX_KEY.format(key=kit.key)
+        parts["location"] = "      if ($known = 0) { return 401; }\n"
+    if want.hook:
+        parts["http"] = f"  proxy_cache_path {folder}/cache keys_zone=hook:1m;\n"
+        parts["server"] = NGINX_HOOK.format(hook=kit.hook.port)
+        parts["location"] = NGINX_HOOK_USE
+    if want.tls:
+        parts["listen"] = " ssl"
+        parts["server"] = NGINX_TLS.format(certificate=kit.certificate, key=kit.certificate_key)
+    if want.h2:
+        parts["listen"] += " http2"
+    if want.workers > 1:
+        parts["listen"] += " reuseport"
+    return NGINX.format(
+        folder=folder, port=port, workers=want.workers,
+        target=f"unix:{kit.app.socket}" if want.unix else f"127.0.0.1:{target}",
+        # A single worker needs nobody to watch it.
+        master="on" if want.workers > 1 else "off", **parts)
+
+
+def haproxy(want, kit, port, target):
+    """The text of its config."""
+    rules, bind = "", ""
+    if want.key:
+        rules += HAPROXY_KEY.format(key=kit.key)
+    if want.jwt:
+        verifies = kit.secret.text if want.jwt == "HS256" else kit.public
+        rules += HAPROXY_JWT.format(algorithm=want.jwt, verifies=verifies, issuer=kit.issuer,
+                                    audience=kit.audience)
+    if want.trace:
+        rules += HAPROXY_TRACE
+    if want.tls:
+        bind += f" ssl crt {kit.folder}/pair.pem"
+    if want.h2:
+        bind += " proto h2"
+    target = f"unix@{kit.app.socket}" if want.unix else f"127.0.0.1:{target}"
+    return HAPROXY.format(port=port, target=target, workers=want.workers, rules=rules, bind=bind,
+                          scheme="https" if want.tls else "http")
+
+
+def config(name, folder, want, kit, port, target):
     """Writes the config of a proxy; its text and the command that runs it."""
-    folder = folder.resolve()
+    command = [machine.find(name)]
     if name == "nginx":
-        text = NGINX.format(folder=folder, name=instance, port=port, target=target)
-        path = folder / f"{instance}.conf"
-        command = [find(name), "-c", str(path), "-e", str(folder / f"{instance}.err")]
+        text, path = nginx(folder, want, kit, port, target), folder / "nginx.conf"
+        command += ["-c", str(path), "-e", str(folder / "nginx.err")]
     elif name == "haproxy":
-        text = HAPROXY.format(port=port, target=target)
-        path = folder / f"{instance}.cfg"
-        command = [find(name), "-db", "-f", str(path)]
+        text, path = haproxy(want, kit, port, target), folder / "haproxy.cfg"
+        command += ["-db", "-f", str(path)]
     else:
-        text = json.dumps(envoy_config(port, target), indent=1)
-        path = folder / f"{instance}.json"
-        command = [find(name), "-c", str(path), "--concurrency", "1", "--log-level", "warn",
-                   "--disable-hot-restart"]
+        text = json.dumps(envoy.config(want, kit, port, target), indent=1)
+        path = folder / "envoy.json"
+        command += ["-c", str(path), "--concurrency", str(want.workers), "--log-level", "warn",
+                    "--disable-hot-restart"]
     path.write_text(text)
     return text, command
 
 
 @contextlib.contextmanager
-def proxy(command, folder, instance, port, cpus):
-    """Runs a proxy until the block ends; a `machine.Process`."""
-    log = folder / f"{instance}.out"
-    with machine.process(command, cpus, log) as child:
-        machine.wait_until(lambda: listens(port), instance, machine.START_SECONDS, child, log)
-        # A launcher's work is that of its one child.
-        yield machine.Process(machine.innermost(child.pid))
-
-
-def listens(port):
-    with contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout=1)):
-        return True
+def start(name, folder, want, kit, port, target, cpus, valgrind_file=None):
+    """Runs a proxy until the block ends; the process and its config."""
+    text, command = config(name, folder, want, kit, port, target)
+    seconds = machine.START_SECONDS
+    if valgrind_file:
+        command = [*machine.callgrind(valgrind_file), *command]
+        seconds = machine.START_SECONDS_VALGRIND
+    log = folder / f"{name}.out"
+    with machine.process(command, cpus, log, bool(valgrind_file)) as child:
+        machine.wait_until(lambda: machine.listens(port), name, seconds, child, log)
+        yield machine.Process(child.pid), text

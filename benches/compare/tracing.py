@@ -16,6 +16,7 @@ import sys
 import auth
 import load
 import machine
+import servers
 
 OPEN = "  strategy: none\n"
 # Sampled or not, as the rate says: nobody has decided.
@@ -48,10 +49,10 @@ def variants():
 def run(arguments, folder):
     sidecar_cpus, other_cpus = machine.split_cpus()
     made = variants()
-    with machine.Collector() as collector, machine.app(folder, other_cpus) as app_port:
+    with servers.Collector() as collector, servers.app(folder, other_cpus) as app:
         settings = (f"{auth.SETTINGS}tracing:\n  exporter:\n    otlp:\n"
                     f"      endpoint: http://127.0.0.1:{collector.port}\n      queue: 100000\n")
-        auth.write_tree(folder, made, app_port, settings)
+        auth.write_tree(folder, made, app.port, settings)
         client = load.pick(arguments.client, folder, arguments.connections)
         machine.pin_self(other_cpus)
         with machine.sidecar(arguments.binary, folder, settings, sidecar_cpus) as sidecar:

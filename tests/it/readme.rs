@@ -305,7 +305,7 @@ const TYPED: [&str; 4] = [
 ];
 
 /// Commands that need more than a test machine has, and what is tried instead.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     (
         "docker build ",
         "deploy::lint and deploy::compose; the binary in such a root: deploy::pods",
@@ -323,8 +323,7 @@ const ELSEWHERE: [(&str, &str); 13] = [
         "scripts/footprint, which is too slow for every run",
     ),
     ("benches/compare/auth.py", "a measurement of an hour"),
-    ("benches/compare/hop.py", "a measurement of minutes"),
-    ("benches/compare/tls.py", "a measurement of minutes"),
+    ("python3 benches/compare ", "a measurement of minutes"),
     ("benches/compare/tracing.py", "a measurement of an hour"),
     (
         "scripts/footprint",
