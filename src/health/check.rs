@@ -58,6 +58,8 @@ pub struct CheckCell {
     /// 0 = no result; else bit 0 up, bits 1–23 duration in milliseconds, the
     /// rest milliseconds since `began`, plus one.
     word: AtomicU64,
+    /// The same of the cell before this one: shown until there is a result.
+    inherited: u64,
 }
 
 const TOOK_BITS: u32 = 23;
@@ -71,6 +73,7 @@ impl CheckCell {
             // SPEC §5: older than three intervals is stale.
             stale_after: Some(interval.saturating_mul(3)),
             word: AtomicU64::new(0),
+            inherited: 0,
         }
     }
 
@@ -80,6 +83,7 @@ impl CheckCell {
             began: now,
             stale_after: None,
             word: AtomicU64::new(0),
+            inherited: 0,
         }
     }
 
@@ -88,6 +92,29 @@ impl CheckCell {
         match check.probe() {
             Some(probe) => Self::new(probe.interval, now),
             None => Self::off(now),
+        }
+    }
+
+    /// Shows what `known` shows until its own first result, as old as it is: a
+    /// target that is watched in another way was not forgotten meanwhile.
+    #[must_use]
+    pub fn succeeding(self, known: &Self) -> Self {
+        match (self.stale_after, known.stale_after) {
+            (Some(_), Some(_)) => Self {
+                began: known.began,
+                inherited: known.word(),
+                ..self
+            },
+            // Nobody looked, or nobody will.
+            _ => self,
+        }
+    }
+
+    /// Of the last result, inherited or not.
+    fn word(&self) -> u64 {
+        match self.word.load(Ordering::Relaxed) {
+            0 => self.inherited,
+            word => word,
         }
     }
 
@@ -111,7 +138,7 @@ impl CheckCell {
                 took: Duration::ZERO,
             };
         };
-        let word = self.word.load(Ordering::Relaxed);
+        let word = self.word();
         if word == 0 {
             return CheckReading {
                 state: CheckState::Unknown,
@@ -134,7 +161,8 @@ impl CheckCell {
         self.stale_after.unwrap_or(Duration::MAX)
     }
 
-    /// The last result, however old: what a monitor that begins anew goes on from.
+    /// The last result of its own, however old: what a monitor that begins anew
+    /// goes on from.
     pub fn last(&self) -> Option<bool> {
         let word = self.word.load(Ordering::Relaxed);
         (word != 0).then_some(word & 1 == 1)
@@ -166,6 +194,28 @@ mod tests {
         assert_eq!(cell.last(), Some(true));
         cell.record(false, Duration::MAX, now + 20 * SECOND);
         assert_eq!(cell.state(now + 20 * SECOND), CheckState::Down);
+    }
+
+    #[test]
+    fn what_was_known_is_shown_until_there_is_a_result() {
+        let now = Instant::now();
+        let known = CheckCell::new(5 * SECOND, now);
+        let fresh = |interval| CheckCell::new(interval, now + 7 * SECOND);
+        let unknown = fresh(SECOND).succeeding(&known);
+        assert_eq!(unknown.state(now + 7 * SECOND), CheckState::Unknown);
+        known.record(true, SECOND, now + 6 * SECOND);
+        let next = fresh(SECOND).succeeding(&known);
+        assert_eq!(next.state(now + 7 * SECOND), CheckState::Up);
+        assert_eq!(next.last(), None, "its first result decides at once");
+        assert_eq!(next.state(now + 10 * SECOND), CheckState::Stale);
+        let third = fresh(5 * SECOND).succeeding(&next);
+        assert_eq!(third.state(now + 20 * SECOND), CheckState::Up);
+        third.record(false, SECOND, now + 20 * SECOND);
+        assert_eq!(third.state(now + 20 * SECOND), CheckState::Down);
+        let off = CheckCell::off(now).succeeding(&third);
+        assert_eq!(off.state(now), CheckState::Off);
+        let after_off = fresh(SECOND).succeeding(&off);
+        assert_eq!(after_off.state(now + 7 * SECOND), CheckState::Unknown);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From single results to a state, by thresholds.
 
+use super::check::CheckState;
+
 /// The state of a target. The first result decides at once; after that it
 /// takes as many equal results in a row as the thresholds say.
 #[derive(Debug)]
@@ -16,6 +18,17 @@ pub struct Verdict {
 pub enum Change {
     Up,
     Down,
+}
+
+impl Change {
+    /// Whether others were told something else so far: a check that changed
+    /// begins anew, but shows what was known.
+    pub fn is_news(self, shown: CheckState) -> bool {
+        !matches!(
+            (self, shown),
+            (Self::Up, CheckState::Up) | (Self::Down, CheckState::Down)
+        )
+    }
 }
 
 impl Verdict {

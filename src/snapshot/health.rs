@@ -32,56 +32,79 @@ impl Service {
 }
 
 /// The cells of a version: the predecessor's where the same is watched in the
-/// same way, so that a reload does not forget what the monitors found.
+/// same way, so that a reload does not forget what the monitors found. Where
+/// it is watched in another way, what was found is shown until the first look.
 pub(super) fn watched(spec: &ServiceSpec, old: Option<&Ready>) -> Watched {
-    let same_app = |old: &&Ready| {
-        old.spec.health_check == spec.health_check
-            && old.spec.upstream.target == spec.upstream.target
-    };
-    let dependencies = spec.dependencies.iter().map(|dependency| {
-        let known = old.and_then(|old| known_check(dependency, old));
-        WatchedDependency {
+    let dependencies = spec
+        .dependencies
+        .iter()
+        .map(|dependency| WatchedDependency {
             name: Arc::clone(&dependency.name),
             required: dependency.required,
-            check: known.unwrap_or_else(|| fresh(&dependency.health_check)),
-        }
-    });
+            check: dependency_check(dependency, old),
+        });
     Watched {
-        app: match old.filter(same_app) {
-            Some(old) => Arc::clone(&old.health.app),
-            None => fresh(&spec.health_check),
-        },
+        app: app_check(spec, old),
         database: database_check(spec, old),
         dependencies: dependencies.collect(),
+    }
+}
+
+/// Another app is not known yet, whatever the one before was like.
+fn app_check(spec: &ServiceSpec, old: Option<&Ready>) -> Arc<CheckCell> {
+    let same_app = |old: &&Ready| old.spec.upstream.target == spec.upstream.target;
+    match old.filter(same_app) {
+        Some(old) if old.spec.health_check == spec.health_check => Arc::clone(&old.health.app),
+        Some(old) => succeeding(&spec.health_check, Some(&old.health.app)),
+        None => succeeding(&spec.health_check, None),
     }
 }
 
 /// The database's, kept as long as its settings are.
 fn database_check(spec: &ServiceSpec, old: Option<&Ready>) -> Option<WatchedDatabase> {
     let database = spec.database.as_ref()?;
-    let same = |old: &&Ready| old.spec.database.as_ref() == Some(database);
-    let known = old.filter(same).and_then(|old| old.health.database.clone());
-    let made = || WatchedDatabase {
+    let known = old.and_then(|old| old.health.database.as_ref());
+    if let Some(known) = known
+        && old.is_some_and(|old| old.spec.database.as_ref() == Some(database))
+    {
+        return Some(known.clone());
+    }
+    let fresh = CheckCell::new(pg::check_interval(database), Instant::now());
+    Some(WatchedDatabase {
         required: database.required,
-        check: Arc::new(CheckCell::new(pg::check_interval(database), Instant::now())),
+        check: Arc::new(match known {
+            Some(known) => fresh.succeeding(&known.check),
+            None => fresh,
+        }),
         reason: Arc::default(),
-    };
-    Some(known.unwrap_or_else(made))
+    })
 }
 
-fn fresh(check: &HealthCheckSpec) -> Arc<CheckCell> {
-    Arc::new(CheckCell::for_check(check, Instant::now()))
+/// With other certificates it is the same dependency.
+fn dependency_check(spec: &DependencySpec, old: Option<&Ready>) -> Arc<CheckCell> {
+    let known = old.and_then(|old| {
+        let mut specs = old.spec.dependencies.iter();
+        let index = specs.position(|known| known.name == spec.name)?;
+        let watched = old.health.dependencies.get(index)?;
+        Some((old.spec.dependencies.get(index)?, &watched.check))
+    });
+    match known {
+        Some((known, check))
+            if known.addresses == spec.addresses
+                && known.health_check == spec.health_check
+                && known.protocol == spec.protocol =>
+        {
+            Arc::clone(check)
+        }
+        Some((_, check)) => succeeding(&spec.health_check, Some(check)),
+        None => succeeding(&spec.health_check, None),
+    }
 }
 
-fn known_check(spec: &DependencySpec, old: &Ready) -> Option<Arc<CheckCell>> {
-    let same = |known: &DependencySpec| {
-        known.name == spec.name
-            && known.addresses == spec.addresses
-            && known.health_check == spec.health_check
-            && known.protocol == spec.protocol
-            && known.tls == spec.tls
-    };
-    let index = old.spec.dependencies.iter().position(same)?;
-    let watched = old.health.dependencies.get(index)?;
-    Some(Arc::clone(&watched.check))
+fn succeeding(check: &HealthCheckSpec, known: Option<&Arc<CheckCell>>) -> Arc<CheckCell> {
+    let fresh = CheckCell::for_check(check, Instant::now());
+    Arc::new(match known {
+        Some(known) => fresh.succeeding(known),
+        None => fresh,
+    })
 }

@@ -331,6 +331,48 @@ fn a_reload_keeps_monitors_and_what_they_found() {
 }
 
 #[test]
+fn a_check_that_is_changed_is_no_moment_of_doubt() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::slow(Duration::from_millis(300)));
+    let other = App::start(scripts::slow(Duration::from_millis(300)));
+    let ports = free_ports(2);
+    let text = |timeout: u32, addresses: &str| {
+        format!(
+            "{}dependencies:\n  - {{name: far, required: true, address: [{addresses}], \
+             healthCheck: {{path: /, timeout: {timeout}s}}}}\n",
+            file(
+                ports[0],
+                app.port(),
+                &format!("healthCheck: {{path: /, timeout: {timeout}s}}")
+            )
+        )
+    };
+    let (one, two) = (
+        format!("\"127.0.0.1:{}\"", other.port()),
+        format!("\"127.0.0.1:{}\", \"127.0.0.1:{}\"", other.port(), ports[1]),
+    );
+    let tree = Tree::with(&[("shop/cart", &text(2, &one))]);
+    let daemon = Setup::new(&tree).start();
+    wait_for_status(ports[0], "healthy");
+    let ready = || Request::get("/readyz").status(daemon.observe);
+    for (timeout, addresses) in [(3, &one), (4, &one), (4, &two)] {
+        let looks = (app.count(), other.count());
+        tree.write("shop/cart", text(timeout, addresses));
+        daemon.reload();
+        wait_until("the changed check was made", SOON, || {
+            let (status, document) = health(ports[0]);
+            assert_eq!((status, ready()), (200, Some(200)), "{document}");
+            other.count() > looks.1 && (addresses == &two || app.count() > looks.0)
+        });
+    }
+    holds_for("still well", Duration::from_millis(600), || {
+        status_of(ports[0]) == "healthy" && ready() == Some(200)
+    });
+    // Nothing turned, so nothing is told.
+    assert_eq!(daemon.output().matches("is up").count(), 2);
+}
+
+#[test]
 fn times_and_thresholds_come_from_the_environment_too() {
     let _machine = shared_machine();
     let app = Moody::start(200);

@@ -3,12 +3,17 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::client::Request;
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, Setup};
+use crate::support::moody::{Moody, QUICK, health};
 use crate::support::ports::free_port;
-use crate::support::postgres::Cluster;
+use crate::support::postgres::{Cluster, PASSWORD};
 use crate::support::site::Site;
-use crate::support::wait::wait_until;
+use crate::support::sql::tenant;
+use crate::support::tree::Tree;
+use crate::support::wait::{SOON, shared_machine, wait_until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -97,4 +102,76 @@ fn a_password_that_a_tenant_changed_heals_while_the_daemon_is_up() {
         site.sql_of(&login, &site.base, "SELECT 1").is_ok()
     });
     drop(daemon);
+}
+
+#[test]
+fn a_database_counts_as_much_as_it_is_required() {
+    let _machine = shared_machine();
+    let cluster = Cluster::shared();
+    let name = tenant(cluster, "counts");
+    let app = Moody::start(200);
+    for (required, is_up) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (port, host) = (free_port(), &cluster.host);
+        let server = if is_up { cluster.port } else { free_port() };
+        let text = format!(
+            "port: {port}\nupstream: {}\nauth: none\nhealthCheck: {QUICK}\ndatabase:\n  \
+             host: {host}\n  port: {server}\n  database: {name}\n  isolation: isolated\n  \
+             user: {name}\n  password: \"{PASSWORD}\"\n  provision: false\n  \
+             migrations: false\n  required: {required}\n",
+            app.port()
+        );
+        let tree = Tree::with(&[("shop/cart", &text)]);
+        let daemon = Setup::new(&tree).start();
+        for (status, app_is_up) in [(500, false), (200, true)] {
+            app.becomes(status);
+            let checks = json!({"http": app_is_up, "database": is_up, "dependencies": {}});
+            wait_until(&format!("{checks}"), SOON, || {
+                health(port).1["checks"] == checks
+            });
+            let (word, status) = match (app_is_up, is_up, required) {
+                (true, true, _) => ("healthy", 200),
+                (true, false, false) => ("degraded", 202),
+                _ => ("unhealthy", 503),
+            };
+            let (found, document) = health(port);
+            assert_eq!((found, &document["status"]), (status, &json!(word)));
+            let told = document["message"].as_str().unwrap_or_default().to_owned();
+            assert_eq!(told.contains("database is down"), !is_up, "{told}");
+            // Others learn of it with the service's own state.
+            let own = Request::get("/health?scope=self").send(port);
+            assert_eq!((own.status, &own.json()["checks"]), (status, &checks));
+        }
+        let labels = [("target", "shop/cart"), ("kind", "database")];
+        let gauge = daemon.metrics().sum("outrigger_health_status", &labels);
+        assert_eq!(gauge, Some(f64::from(u8::from(is_up))));
+    }
+}
+
+#[test]
+fn what_a_reload_prepares_lowers_no_readiness() {
+    let _machine = shared_machine();
+    let site = Site::new(Cluster::shared(), "late");
+    let port = free_port();
+    let plain = format!("port: {port}\nauth: none\nhealthCheck: false\n");
+    site.tree
+        .write(&format!("{}/orders", site.domain()), &plain);
+    let daemon = start(&site, "isolation: shared");
+    let probes = || {
+        ["/startupz", "/readyz", "/readyz/orders"]
+            .map(|path| Request::get(path).status(daemon.observe))
+    };
+    assert_eq!(probes(), [Some(200); 3]);
+    site.migration("orders", "1_slow.sql", "SELECT pg_sleep(1.5);");
+    site.tree.write(
+        &format!("{}/orders", site.domain()),
+        format!("{plain}database: {{isolation: shared}}\n"),
+    );
+    let table = format!("{}.outrigger_migrations", site.role("orders"));
+    wait_until("its migration ran", MINUTE, || {
+        let [startup, ready, _] = probes();
+        assert_eq!([startup, ready], [Some(200); 2]);
+        site.sql(&format!("SELECT to_regclass('{table}') IS NOT NULL")) == "t"
+            && site.sql(&format!("SELECT count(*) FROM {table}")) == "1"
+    });
+    wait_until("orders is ready", SOON, || probes() == [Some(200); 3]);
 }

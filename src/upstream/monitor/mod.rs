@@ -74,6 +74,7 @@ async fn look_after(target: &Target) {
         let traffic = target.question.traffic();
         let heard = traffic.map(super::Traffic::take).unwrap_or_default();
         let change = verdict.learn(outcome.is_ok(), heard);
+        let change = change.filter(|change| change.is_news(target.cell.state(now.into_std())));
         target.cell.record(verdict.is_up(), took, now.into_std());
         target.gauge.set(verdict.is_up(), target.cell.lifetime());
         report(target, change, outcome.as_ref().err());
