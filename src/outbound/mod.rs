@@ -24,12 +24,13 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::forward::{self, AnswerBody, TrailerRule};
-use crate::model::{Failure, Kind};
+use crate::model::{Address, Failure, Kind};
 use crate::reply;
 use crate::telemetry::record::{Record, SpanSeed};
 use crate::telemetry::spans::Host;
 use crate::trace::{self, REQUEST_ID};
 use crate::upstream::RequestBody;
+use crate::upstream::cluster::Pick;
 use crate::upstream::h1::{Framing, RequestHead};
 
 pub use answer::{CallBody, CallEnding, CallTunnel, CallTunnelSlot};
@@ -155,11 +156,8 @@ impl Door {
             record.leave_span(Some(SpanSeed {
                 ids: context.span_ids(),
                 version: parts.version,
-                scheme: "http",
-                host: address.map(|address| Host::Known {
-                    host: Arc::clone(&address.host),
-                    port: address.port,
-                }),
+                scheme: address.map_or("http", scheme_of),
+                host: address.map(host_of),
             }));
         }
         Some(context)
@@ -181,8 +179,10 @@ impl Door {
         let told = Told {
             retried: |reason| shard.retry(reason),
             // Known, should the client leave before there is an answer.
-            asks: |address: &Arc<str>, attempt| {
-                record.upstream.address = Some(Arc::clone(address));
+            asks: |pick: &Pick, attempt| {
+                let asked = pick.configured();
+                record.asked_of(scheme_of(asked), || host_of(asked));
+                record.upstream.address = Some(Arc::clone(pick.label()));
                 record.upstream.attempt = attempt;
             },
         };
@@ -270,5 +270,18 @@ impl Door {
             }
         };
         Ok((head, body))
+    }
+}
+
+/// What is spoken there.
+fn scheme_of(address: &Address) -> &'static str {
+    if address.tls { "https" } else { "http" }
+}
+
+/// An address as spans name it.
+fn host_of(address: &Address) -> Host {
+    Host::Known {
+        host: Arc::clone(&address.host),
+        port: address.port,
     }
 }

@@ -57,7 +57,7 @@ pub(super) async fn send(
     route: &Rc<Route>,
     head: RequestHead,
     mut body: RequestBody,
-    told: Told<impl Fn(RetryReason), impl FnMut(&Arc<str>, u32)>,
+    told: Told<impl Fn(RetryReason), impl FnMut(&Pick, u32)>,
 ) -> Result<Sent, Unsent> {
     let dependency = &route.dependency;
     let admission = dependency.cluster.admit();
@@ -121,7 +121,7 @@ impl Call<'_> {
     async fn run(
         &mut self,
         mut body: RequestBody,
-        told: Told<impl Fn(RetryReason), impl FnMut(&Arc<str>, u32)>,
+        told: Told<impl Fn(RetryReason), impl FnMut(&Pick, u32)>,
     ) -> Result<Sent, UpstreamError> {
         let Told { retried, mut asks } = told;
         let bodiless = self.head.framing == Framing::None;
@@ -129,7 +129,7 @@ impl Call<'_> {
             let mut pick = self.route.lanes.pick(self.avoid).await?;
             self.attempt += 1;
             self.avoid = Some(pick.address());
-            asks(pick.label(), self.attempt);
+            asks(&pick, self.attempt);
             self.head.headers.insert(HOST, pick.host().clone());
             match self.attempt_on(&mut pick, body).await {
                 Ok(response) => {

@@ -170,6 +170,14 @@ impl Record {
         self.span = seed.map(Box::new);
     }
 
+    /// Who was asked in the end, where there was a choice.
+    pub fn asked_of(&mut self, scheme: &'static str, host: impl FnOnce() -> Host) {
+        if let Some(seed) = &mut self.span {
+            seed.scheme = scheme;
+            seed.host = Some(host());
+        }
+    }
+
     /// Another operation of the same request; kept if the request leaves a span.
     pub fn add_span(&self, span: Span) {
         if self.span.is_some() {

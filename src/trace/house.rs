@@ -45,15 +45,15 @@ pub(super) fn read_depth(headers: &HeaderMap) -> u16 {
         .unwrap_or(0)
 }
 
-/// One to five digits; what is too large for the type is as deep as can be.
+/// Digits; what is too large for the type is as deep as can be.
 pub(super) fn parse_depth(text: &[u8]) -> Option<u16> {
-    if !(1..=5).contains(&text.len()) || !text.iter().all(u8::is_ascii_digit) {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let number = text
-        .iter()
-        .fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0'));
-    Some(u16::try_from(number).unwrap_or(u16::MAX))
+    let digits = text.iter().map(|digit| u16::from(digit - b'0'));
+    Some(digits.fold(0, |number: u16, digit| {
+        number.saturating_mul(10).saturating_add(digit)
+    }))
 }
 
 /// A safe id, or two joined by a slash.
@@ -96,7 +96,9 @@ mod tests {
             ("0", Some(0)),
             ("64", Some(64)),
             ("99999", Some(u16::MAX)),
-            ("100000", None),
+            ("100000", Some(u16::MAX)),
+            ("99999999999999999999999", Some(u16::MAX)),
+            ("000064", Some(64)),
             ("-1", None),
             ("+1", None),
             ("", None),

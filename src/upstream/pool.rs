@@ -91,7 +91,7 @@ impl Upstream {
     }
 
     /// Whether TLS is spoken.
-    pub(super) fn is_secure(&self) -> bool {
+    pub fn is_secure(&self) -> bool {
         self.tls.is_some()
     }
 

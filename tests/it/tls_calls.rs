@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::auth_tokens::seconds;
 use crate::support::app::{App, Connection, Next, Received};
 use crate::support::client::{Client, Request};
+use crate::support::collector::Collector;
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::pki::{Authority, Dates, Secure};
 use crate::support::ports::free_ports;
@@ -274,6 +275,44 @@ fn an_app_under_tls_is_an_app_like_any_other() {
             .map(|mut client| client.exchange(&Request::get("/health")).unwrap());
         answer.is_ok_and(|answer| answer.json()["checks"]["http"] == true)
     });
+}
+
+#[test]
+fn spans_of_calls_under_tls_name_who_was_asked() {
+    let _machine = shared_machine();
+    let (app, collector) = (App::start(scripts::ok), Collector::start());
+    let (tree, authority, ports) = (Tree::new(), Authority::new("shop"), free_ports(4));
+    let at = |port: u16, more: &str| {
+        let app = app.port();
+        format!("port: {port}\nupstream: {app}\nhealthCheck: false\n{more}")
+    };
+    let server = at(ports[0], &format!("auth: {{strategy: none}}\n{SERVER}"));
+    service(&tree, &authority, "shop/server", &["x"], &server);
+    let url = format!("https://localhost:{}", ports[0]);
+    // The first address is not there.
+    let front = format!(
+        "auth: {{hook: {{url: \"{url}/check\", timeout: 5s, tls: {{ca: ca.pem}}}}}}\n\
+         tracing: true\ndependencies:\n  - {{name: far, localPort: {}, healthCheck: false, \
+         address: [\"http://127.0.0.1:{}\", \"{url}\"], tls: {{ca: ca.pem}}}}\n",
+        ports[2], ports[3]
+    );
+    let front = at(ports[1], &front);
+    service(&tree, &authority, "shop/front", &["x"], &front);
+    let _daemon = Setup::new(&tree).process(&collector.settings("")).start();
+    for port in [ports[1], ports[2], ports[2], ports[2], ports[2]] {
+        assert_eq!(Request::get("/x").status(port), Some(200));
+    }
+    let spans = collector.take(6);
+    for span in spans.iter().filter(|span| !span.is_server()) {
+        let path = match span.get("peer.service") {
+            "" => "/check",
+            _ => "/x",
+        };
+        assert_eq!(span.get("url.full"), format!("{url}{path}"), "{span:?}");
+        assert_eq!(span.get("server.address"), "localhost");
+        assert_eq!(span.get("server.port"), ports[0].to_string());
+        assert_eq!(span.get("network.peer.port"), ports[0].to_string());
+    }
 }
 
 fn signing_key() -> EncodingKey {

@@ -68,7 +68,14 @@ fn the_limit_is_64_services() {
     let app = App::start(scripts::ok);
     let (_tree, _daemon, port) = single(&app, "auth: none\ntracing: true\n", "");
     let at = |depth: &str| Request::get("/").header("x-trace-depth", depth).send(port);
-    for (depth, status) in [("0", 200), ("64", 200), ("65", 508), ("99999", 508)] {
+    for (depth, status) in [
+        ("0", 200),
+        ("64", 200),
+        ("65", 508),
+        ("99999", 508),
+        ("100000", 508),
+        ("99999999999999999999", 508),
+    ] {
         assert_eq!(at(depth).status, status, "{depth}");
     }
     assert_eq!(app.count(), 2);
@@ -78,7 +85,7 @@ fn the_limit_is_64_services() {
     assert!(status.starts_with("cart.shop; error="), "{status}");
     assert_eq!(trace_id(&refused).len(), 32);
     // What is no depth is none.
-    for odd in ["-1", "1e3", "123456", "x", ""] {
+    for odd in ["-1", "1e3", "6 5", "x", ""] {
         assert_eq!(at(odd).status, 200, "{odd}");
     }
     let health = Request::get("/health")

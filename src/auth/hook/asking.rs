@@ -62,7 +62,11 @@ impl<'a> Asking<'a> {
             method: head.method.clone(),
             path: Path::of(target.as_ref()),
             version: None,
-            scheme: "http",
+            scheme: if upstream.is_secure() {
+                "https"
+            } else {
+                "http"
+            },
             host,
             status: answer.map(|answer| answer.status.as_u16()),
             cause: answer.is_none().then_some(Cause::AuthUnavailable),

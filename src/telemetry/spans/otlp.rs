@@ -209,7 +209,9 @@ impl ProtoSpan {
         } = span;
         let description = span.describe();
         let (kind, remote) = match kind {
-            SpanKind::Server => (2, IS_REMOTE),
+            // Nothing is said of a parent where there is none.
+            SpanKind::Server if ids.parent.is_some() => (2, IS_REMOTE),
+            SpanKind::Server => (2, 0),
             SpanKind::Client => (3, 0),
         };
         let random = if ids.random { RANDOM } else { 0 };

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::breaker::milliseconds;
+use crate::model::Address;
 use crate::upstream::pool::Upstream;
 
 /// Failures in a row after which an address is left out.
@@ -25,7 +26,9 @@ pub struct Endpoint {
     pub(super) address: SocketAddr,
     /// For the log.
     pub(super) label: Arc<str>,
-    /// What it was configured as, as the other side's `Host`.
+    /// What it was configured as.
+    pub(super) configured: Address,
+    /// The same as the other side's `Host`.
     pub(super) host: HeaderValue,
     pub(super) upstream: Arc<Upstream>,
     failures: AtomicU32,
@@ -59,10 +62,16 @@ impl Standing {
 }
 
 impl Endpoint {
-    pub(super) fn new(address: SocketAddr, host: HeaderValue, upstream: Upstream) -> Self {
+    pub(super) fn new(
+        address: SocketAddr,
+        configured: Address,
+        host: HeaderValue,
+        upstream: Upstream,
+    ) -> Self {
         Self {
             address,
             label: Arc::from(address.to_string()),
+            configured,
             host,
             upstream: Arc::new(upstream),
             failures: AtomicU32::new(0),

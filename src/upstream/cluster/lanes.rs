@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::endpoint::{Endpoint, Standing};
 use super::{Admission, Cluster, RetryBudget};
+use crate::model::Address;
 use crate::net::deadline::{Deadline, Deadlines};
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::Pool;
@@ -179,6 +180,11 @@ impl Pick {
     /// The address as logs show it.
     pub fn label(&self) -> &Arc<str> {
         &self.lane.endpoint.label
+    }
+
+    /// The same as it is configured, perhaps by name.
+    pub fn configured(&self) -> &Address {
+        &self.lane.endpoint.configured
     }
 
     /// What a request there names as its host.

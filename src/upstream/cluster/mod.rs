@@ -193,7 +193,8 @@ impl Cluster {
         };
         let tls = self.tls.clone().filter(|_| address.tls);
         let upstream = Upstream::with_tls(spec, tls, Arc::clone(&address.host));
-        Arc::new(Endpoint::new(socket, host_value(address), upstream))
+        let host = host_value(address);
+        Arc::new(Endpoint::new(socket, address.clone(), host, upstream))
     }
 
     /// Every address known now.
