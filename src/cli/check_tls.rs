@@ -99,9 +99,10 @@ fn database(tls: &DatabaseTls) -> Option<Result<Vec<Flaw>, TlsError>> {
         DatabaseTls::Require {
             cert: Some(cert),
             key: Some(key),
+            ..
         } => Some(inspect(cert, key, SystemTime::now())),
         DatabaseTls::Require { .. } => None,
-        DatabaseTls::VerifyFull { ca, cert, key } => Some(client(&TlsClientSpec {
+        DatabaseTls::VerifyFull { ca, cert, key, .. } => Some(client(&TlsClientSpec {
             ca: ca.clone(),
             cert: cert.clone(),
             key: key.clone(),

@@ -92,10 +92,14 @@ pub enum DatabaseTls {
     Require {
         cert: Option<PathBuf>,
         key: Option<PathBuf>,
+        /// Of the files' contents: other files make another value.
+        digest: [u8; 32],
     },
     VerifyFull {
         ca: Option<PathBuf>,
         cert: Option<PathBuf>,
         key: Option<PathBuf>,
+        /// As of `Require`.
+        digest: [u8; 32],
     },
 }

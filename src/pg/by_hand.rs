@@ -231,8 +231,8 @@ pub fn url(spec: &DatabaseSpec, login: &Login) -> String {
     parameters.push(("sslmode", mode.to_owned()));
     let (ca, cert, key) = match &spec.tls {
         DatabaseTls::Disable => (&None, &None, &None),
-        DatabaseTls::Require { cert, key } => (&None, cert, key),
-        DatabaseTls::VerifyFull { ca, cert, key } => (ca, cert, key),
+        DatabaseTls::Require { cert, key, .. } => (&None, cert, key),
+        DatabaseTls::VerifyFull { ca, cert, key, .. } => (ca, cert, key),
     };
     for (name, path) in [("sslrootcert", ca), ("sslcert", cert), ("sslkey", key)] {
         let path = path.as_ref().map(|path| encode(&path.to_string_lossy()));

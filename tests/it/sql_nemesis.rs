@@ -14,6 +14,7 @@ use crate::support::client::{Request, Response};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::figures::figure;
 use crate::support::load::{Load, Work};
+use crate::support::pki::{Authority, Dates};
 use crate::support::ports::free_port;
 use crate::support::postgres::{Cluster, PASSWORD};
 use crate::support::sql::{SERVICE, post, query, request, service_as, tenant};
@@ -283,29 +284,67 @@ fn a_standby_is_named() {
     query(&daemon, "insert into t values (1)", &json!([]));
 }
 
-#[test]
-fn tls_is_verified_and_bound_to_the_login() {
-    let _machine = shared_machine();
-    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/net/tests");
+/// Certificates made by `openssl`, for tests only.
+fn project_file(name: &str) -> Vec<u8> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/net/tests");
+    std::fs::read(folder.join(name)).expect("the file is there")
+}
+
+/// A cluster that speaks TLS and knows clients of this authority.
+fn with_tls(clients: &Authority) -> Cluster {
     let cluster = Cluster::private(&[]);
-    for (from, to) in [
-        ("server.pem", "server.crt"),
-        ("server.key.pem", "server.key"),
+    for (bytes, to) in [
+        (project_file("server.pem"), "server.crt"),
+        (project_file("server.key.pem"), "server.key"),
+        (clients.pem().as_bytes().to_vec(), "clients.crt"),
     ] {
         let target = cluster.folder().join("data").join(to);
-        std::fs::copy(project.join(from), &target).expect("the files are there");
+        std::fs::write(&target, bytes).expect("the folder is ours");
         cluster.own(&target);
     }
     cluster.sql("postgres", "alter system set ssl = on");
+    cluster.sql("postgres", "alter system set ssl_ca_file = 'clients.crt'");
     cluster.sql("postgres", "select pg_reload_conf()");
     let on = "select setting from pg_settings where name = 'ssl'";
     wait_until("TLS is on", SOON, || cluster.sql("postgres", on) == "on");
+    cluster
+}
+
+#[test]
+fn a_client_certificate_is_replaced_while_up() {
+    let _machine = shared_machine();
+    let authority = Authority::new("clients");
+    let cluster = with_tls(&authority);
+    let name = tenant(&cluster, "rotated");
+    let tls = "  tls: {mode: require, cert: client.pem, key: client.key}\n";
+    let tree = Tree::with(&[(SERVICE, &service_as(&cluster, &name, PASSWORD, &name, tls))]);
+    let issue = || authority.issue(&["users.shop"], Dates::Now);
+    issue().write(&tree.folder(SERVICE), "client");
+    let daemon = Setup::new(&tree).start();
+    let shown = || {
+        let serial =
+            "select client_serial::text as it from pg_stat_ssl where pid = pg_backend_pid()";
+        query(&daemon, serial, &json!([]))["rows"][0]["it"].to_string()
+    };
+    let before = shown();
+    assert_ne!(before, "null");
+    issue().write(&tree.folder(SERVICE), "client");
+    daemon.reload();
+    wait_until("the new certificate is shown", SOON, || shown() != before);
+    // Nothing about it was a reason to doubt.
+    assert_eq!(Request::get("/startupz").status(daemon.observe), Some(200));
+}
+
+#[test]
+fn tls_is_verified_and_bound_to_the_login() {
+    let _machine = shared_machine();
+    let cluster = with_tls(&Authority::new("clients"));
     let name = tenant(&cluster, "tls");
     let tls = |mode: &str, ca: &str| {
         let tree = Tree::new();
         let path = tree.folder(SERVICE).join("ca.pem");
         std::fs::create_dir_all(tree.folder(SERVICE)).expect("the folder is ours");
-        std::fs::copy(project.join(ca), path).expect("the file is there");
+        std::fs::write(path, project_file(ca)).expect("the folder is ours");
         let ca = if mode == "require" {
             ""
         } else {

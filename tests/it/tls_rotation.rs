@@ -11,6 +11,7 @@ use crate::support::client::{Client, Request, Response};
 use crate::support::daemon::{Daemon, Setup, run_to_end};
 use crate::support::figures::figure;
 use crate::support::load::{Load, Work};
+use crate::support::moody::{status_of, wait_for_status};
 use crate::support::pki::{Authority, Dates, Pair, Secure};
 use crate::support::ports::free_port;
 use crate::support::scripts;
@@ -249,6 +250,44 @@ fn peers_of_a_former_authority_are_ended() {
     });
 }
 
+/// A caller's certificate is replaced every hour or so; what is known of the
+/// dependency does not rest on it.
+#[test]
+fn a_client_certificate_is_replaced_without_a_moment_of_doubt() {
+    let _machine = shared_machine();
+    let house = House::new(
+        "{cert: server.pem, key: server.key, clientCa: ca.pem}",
+        "{strategy: mtls, mtls: {allow: ['dns:orders.shop']}}",
+    );
+    let callee = house.folder();
+    house.authority.server().write(&callee, "server");
+    fs::write(callee.join("ca.pem"), house.authority.pem()).unwrap();
+    let port = free_port();
+    let text = format!(
+        "port: {port}\nupstream: {}\nhealthCheck: false\nauth: {{strategy: none}}\n\
+         dependencies:\n  - {{name: cart, required: true, address: \"https://localhost:{}\", \
+         tls: {{ca: ca.pem, cert: client.pem, key: client.key}}}}\n",
+        house.app.port(),
+        house.port
+    );
+    house.tree.write("shop/orders", text);
+    let caller = house.tree.folder("shop/orders");
+    fs::write(caller.join("ca.pem"), house.authority.pem()).unwrap();
+    let issue = || house.authority.issue(&["orders.shop"], Dates::Now);
+    issue().write(&caller, "client");
+    let daemon = house.start();
+    wait_for_status(port, "healthy");
+    for _ in 0..4 {
+        issue().write(&caller, "client");
+        daemon.reload();
+        holds_for("cart is up", Duration::from_millis(200), || {
+            status_of(port) == "healthy"
+        });
+    }
+    let told = daemon.output().matches("is up").count();
+    assert_eq!(told, 1, "{}", daemon.output());
+}
+
 #[test]
 fn expiry_is_measured_and_told() {
     let _machine = shared_machine();
@@ -324,6 +363,15 @@ fn check_reads_pairs_chains_and_dates() {
         code == 64 && text.contains("do not belong together"),
         "{text}"
     );
+    for sealed in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n\
+         MIIB\n-----END EC PRIVATE KEY-----\n",
+    ] {
+        fs::write(folder.join("server.key"), sealed).unwrap();
+        let (code, text) = check(&[]);
+        assert!(code == 64 && text.contains("is encrypted"), "{text}");
+    }
     fs::write(folder.join("server.key"), "nothing of a key").unwrap();
     let (code, text) = check(&[]);
     assert!(

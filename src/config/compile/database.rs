@@ -338,12 +338,16 @@ fn tls(
     let ca = context.file("database.tls.ca", written.ca.as_ref());
     let cert = context.file("database.tls.cert", written.cert.as_ref());
     let key = context.file("database.tls.key", written.key.as_ref());
+    let digest = context.digest(&[ca.as_ref(), cert.as_ref(), key.as_ref()]);
     match mode {
-        Some(RawTlsMode::Disable) => DatabaseTls::Disable,
-        Some(RawTlsMode::Require) => DatabaseTls::Require { cert, key },
-        Some(RawTlsMode::VerifyFull) => DatabaseTls::VerifyFull { ca, cert, key },
-        Some(RawTlsMode::Prefer) => DatabaseTls::Disable,
+        Some(RawTlsMode::Disable | RawTlsMode::Prefer) => DatabaseTls::Disable,
+        Some(RawTlsMode::Require) => DatabaseTls::Require { cert, key, digest },
         None if is_here => DatabaseTls::Disable,
-        None => DatabaseTls::VerifyFull { ca, cert, key },
+        Some(RawTlsMode::VerifyFull) | None => DatabaseTls::VerifyFull {
+            ca,
+            cert,
+            key,
+            digest,
+        },
     }
 }

@@ -14,15 +14,20 @@ pub struct Validity {
     pub not_after: SystemTime,
 }
 
-/// The names a certificate was issued for (RFC 5280 §4.2.1.6), URIs first: as
-/// read by the same parser that verified it.
+/// The names a certificate was issued for (RFC 5280 §4.2.1.6), its URI first: as
+/// read by the same parser that verified it. With several URIs it names nobody
+/// by any of them (X509-SVID §2: such a one is to be rejected).
 pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<MtlsName> {
     let Ok(parsed) = EndEntityCert::try_from(certificate) else {
         return Vec::new();
     };
-    let uris = parsed.valid_uri_names();
+    let mut uris = parsed.valid_uri_names();
+    let only = match (uris.next(), uris.next()) {
+        (Some(uri), None) => Some(MtlsName::Spiffe(uri.into())),
+        _ => None,
+    };
     let hosts = parsed.valid_dns_names();
-    uris.map(|uri| MtlsName::Spiffe(uri.into()))
+    only.into_iter()
         .chain(hosts.map(|host| MtlsName::Dns(host.to_ascii_lowercase().into())))
         .collect()
 }

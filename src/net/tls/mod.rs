@@ -40,6 +40,8 @@ pub enum TlsError {
     NoCertificate(PathBuf),
     #[error("{0} holds no private key")]
     NoKey(PathBuf),
+    #[error("the private key in {0} is encrypted; write it without a passphrase")]
+    EncryptedKey(PathBuf),
     #[error("{0} holds a certificate that cannot be used: {1}")]
     BadCertificate(PathBuf, rustls::Error),
     #[error("{0} holds a private key that cannot be used: {1}")]

@@ -22,10 +22,19 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// The first private key of a file: PKCS #8, PKCS #1 or SEC1.
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
+    let text = std::fs::read(path).map_err(|error| unreadable(path, &PemError::Io(error)))?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        _ if is_encrypted(&text) => TlsError::EncryptedKey(path.to_owned()),
         PemError::NoItemsFound => TlsError::NoKey(path.to_owned()),
         error => unreadable(path, &error),
     })
+}
+
+/// PKCS #8 says so in its label, others in a header (RFC 1421 §4.6.1.1).
+fn is_encrypted(pem: &[u8]) -> bool {
+    let marks: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
+    let holds = |mark: &&[u8]| pem.windows(mark.len()).any(|part| part == *mark);
+    marks.iter().any(holds)
 }
 
 /// A certificate with what it is signed by, and its key; they belong together.

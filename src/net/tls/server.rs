@@ -37,7 +37,7 @@ struct Clients {
 #[derive(Debug)]
 pub struct PeerCertificate {
     chain: Vec<CertificateDer<'static>>,
-    /// What it was issued for, URIs first.
+    /// What it was issued for, its URI first.
     pub names: Vec<MtlsName>,
 }
 

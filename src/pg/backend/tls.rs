@@ -23,8 +23,8 @@ use crate::pg::failure::ConnectFailure;
 pub fn load(spec: &DatabaseTls, host: &str) -> Result<Option<TargetTls>, TlsError> {
     let (trust, cert, key, verified) = match spec {
         DatabaseTls::Disable => return Ok(None),
-        DatabaseTls::Require { cert, key } => (Trust::Anyone, cert, key, false),
-        DatabaseTls::VerifyFull { ca, cert, key } => {
+        DatabaseTls::Require { cert, key, .. } => (Trust::Anyone, cert, key, false),
+        DatabaseTls::VerifyFull { ca, cert, key, .. } => {
             let trust = ca.as_deref().map_or(Trust::System, Trust::File);
             (trust, cert, key, true)
         }
