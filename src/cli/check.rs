@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,7 +12,7 @@ use super::table::Table;
 use super::{ProcessArgs, exit, print_problems};
 use crate::config::{
     Compilation, Compiled, Compiler, Environment, Invalid, LocalService, Problem, ProcessFlags,
-    Severity, load_process,
+    Severity, Tree, load_process,
 };
 use crate::control;
 use crate::model::{
@@ -85,10 +86,7 @@ pub(super) fn check(
         problems.extend(check_tls::process_problems(&settings, &file));
     }
     if tree.files.is_empty() {
-        problems.push(Problem::warning(
-            Origin::file(&tree.root),
-            "no service found",
-        ));
+        problems.push(nothing_found(&tree));
     }
     if settings.disabled {
         notes.push("MICROSERVICES=false: no service is fronted".to_owned());
@@ -102,6 +100,41 @@ pub(super) fn check(
     Ok(Checked {
         text: describe(&compilation, &notes, &problems),
         problems,
+    })
+}
+
+/// The tree holds no service: what one looks like, and what is there instead.
+fn nothing_found(tree: &Tree) -> Problem {
+    let problem = Problem::warning(Origin::file(&tree.root), "no service found");
+    let is_told = tree.problems.iter().any(Problem::is_error);
+    let mut left = MAX_ENTRIES;
+    match (is_told, stray(&tree.root, 3, &mut left)) {
+        (true, _) => problem,
+        (false, None) => problem.hint(Tree::LAYOUT),
+        (false, Some(path)) => {
+            let shown = path.strip_prefix(&tree.root).unwrap_or(&path).display();
+            problem.hint(format!("{}; `{shown}` is none of them", Tree::LAYOUT))
+        }
+    }
+}
+
+/// Names looked at on the way to a stray file.
+const MAX_ENTRIES: usize = 1000;
+
+/// The first file, in order of name, that may be meant as a service's.
+fn stray(folder: &Path, levels: usize, left: &mut usize) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let mut paths: Vec<PathBuf> = entries.take(*left).map(|entry| entry.path()).collect();
+    *left -= paths.len();
+    paths.sort();
+    let is_meant = |path: &&PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        matches!(extension, Some("json" | "yaml" | "yml" | "toml")) && path.is_file()
+    };
+    let found = paths.iter().find(is_meant).cloned();
+    found.or_else(|| {
+        let mut folders = paths.iter().filter(|path| levels > 0 && path.is_dir());
+        folders.find_map(|path| stray(path, levels - 1, left))
     })
 }
 

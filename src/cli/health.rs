@@ -74,7 +74,8 @@ fn ask(settings: &ProcessSettings, path: &str) -> Result<Response<Bytes>, String
             return Err("both observe and admin are off".to_owned());
         }
     };
-    let mut request = Request::get(format!("http://{}{path}", reachable(address)));
+    let url = format!("http://{}{path}", reachable(address));
+    let mut request = Request::get(&url);
     if let Some(token) = token.and_then(|token| token.expose_str()) {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
@@ -88,8 +89,15 @@ fn ask(settings: &ProcessSettings, path: &str) -> Result<Response<Bytes>, String
     runtime.block_on(async {
         let client = ColdClient::new(None, None);
         let answer = tokio::time::timeout(PATIENCE, client.send(request, MAX_BYTES));
-        let answer = answer.await.map_err(|_| "no answer in time".to_owned())?;
-        answer.map_err(|error| error.to_string())
+        let answer = answer
+            .await
+            .map_err(|_| format!("no answer in time from {url}"))?;
+        answer.map_err(|error| {
+            format!(
+                "no daemon answers at {url}: {error}\n\
+                 hint: is it running, and does this command find its configuration (--config)?"
+            )
+        })
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use super::{ProcessArgs, exit, print_problems};
@@ -36,6 +37,20 @@ pub(super) fn finish(bound: Bound) -> u8 {
     }
 }
 
+/// What to do about a door that cannot be opened.
+fn door_hint(door: &str, kind: ErrorKind) -> String {
+    let variable = door.replace('.', "_").to_ascii_uppercase();
+    let set = format!("set `{door}` in the process file, or OUTRIGGER_{variable}");
+    match kind {
+        ErrorKind::AddrInUse => {
+            format!("another process has it, perhaps another sidecar: {set}; `off` closes the door")
+        }
+        ErrorKind::AddrNotAvailable => format!("this machine has no such address: {set}"),
+        ErrorKind::PermissionDenied => format!("ports below 1024 need a privilege: {set}"),
+        _ => set,
+    }
+}
+
 /// Says why, and with which code to leave.
 #[expect(clippy::print_stderr, reason = "a command talks to a person")]
 pub(super) fn start_failed(error: &StartError) -> u8 {
@@ -49,6 +64,9 @@ pub(super) fn start_failed(error: &StartError) -> u8 {
                 source = cause.source();
             }
             eprintln!();
+            if let StartError::Door { door, source, .. } = error {
+                eprintln!("hint: {}", door_hint(door, source.kind()));
+            }
         }
     }
     match error {

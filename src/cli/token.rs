@@ -15,7 +15,7 @@ use super::{ProcessArgs, exit, print_problems};
 use crate::auth::{Mint, MintError, mint};
 use crate::config::{Compiled, Compiler, Environment, Problem, ProcessFlags, load_process};
 use crate::control;
-use crate::model::{JwtAlgorithm, JwtKeys, JwtPolicy, ServiceSpec};
+use crate::model::{JwtAlgorithm, JwtKeys, JwtPolicy, ServiceName, ServiceSpec};
 use crate::secret::Secret;
 
 /// A secret file, at most.
@@ -70,13 +70,16 @@ struct MintArgs {
     process: ProcessArgs,
 }
 
+/// Names listed for one that is not among them.
+const MAX_NAMES: usize = 20;
+
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 enum TokenError {
     #[error("the configuration cannot be used")]
     Config(Vec<Problem>),
-    #[error("there is no local service `{0}`")]
-    NoService(String),
+    #[error("there is no local service `{0}`\nhint: there are: {1}")]
+    NoService(String, String),
     #[error("`{0}` is the name of several services: write domain/name")]
     Ambiguous(String),
     #[error("{0} has errors: see `outrigger check`")]
@@ -122,7 +125,7 @@ fn make(args: &MintArgs, flags: &ProcessFlags, now: SystemTime) -> Result<String
     let secret = match (policy, &args.secret_file) {
         (Some(policy), _) => first_secret(policy, spec.as_deref())?,
         (None, Some(path)) => read_secret(path).map_err(TokenError::Secret)?,
-        (None, None) => return Err(TokenError::NoService(String::new())),
+        (None, None) => return Err(TokenError::NoService(String::new(), String::new())),
     };
     let expected = policy.and_then(|policy| policy.audience.first());
     let claim = policy.map_or("serviceName", |policy| &policy.service_name_claim);
@@ -158,7 +161,11 @@ fn find(name: &str, flags: &ProcessFlags) -> Result<Arc<ServiceSpec>, TokenError
         is_it.then_some(&local.spec)
     });
     match (found.next(), found.next()) {
-        (None, _) => Err(TokenError::NoService(name.to_owned())),
+        (None, _) => {
+            let names = compilation.services.keys().map(ServiceName::key);
+            let names: Vec<&str> = names.take(MAX_NAMES).collect();
+            Err(TokenError::NoService(name.to_owned(), names.join(", ")))
+        }
         (Some(_), Some(_)) => Err(TokenError::Ambiguous(name.to_owned())),
         (Some(Ok(spec)), None) => Ok(Arc::clone(spec)),
         (Some(Err(_)), None) => Err(TokenError::Invalid(name.to_owned())),

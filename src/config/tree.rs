@@ -20,6 +20,12 @@ pub struct Tree {
     pub problems: Vec<Problem>,
 }
 
+impl Tree {
+    /// What a tree looks like, for whoever has none.
+    pub const LAYOUT: &str = "a service is <domain>/<service>/service.config.yaml (or .json), \
+                              <service>/service.config.yaml or <domain>.<service>.yaml";
+}
+
 /// The one file of a service.
 #[derive(Debug, Clone)]
 pub struct TreeFile {

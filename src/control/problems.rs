@@ -42,6 +42,10 @@ impl Reconciler {
         for (name, refused) in &self.refused {
             let problem = match &refused.why {
                 Why::Build(message) => Problem::error(at(name, ""), message.clone()),
+                // Of two files that want one port both were told when compiled.
+                Why::Commit(Refusal::Clash(clash)) if is_told(name, clash.key, compilation) => {
+                    continue;
+                }
                 Why::Commit(Refusal::Clash(clash)) => {
                     Problem::error(at(name, clash.key), clash.message.clone())
                 }
@@ -62,6 +66,14 @@ impl Reconciler {
         }
         problems
     }
+}
+
+/// Whether compiling found the key to be wrong.
+fn is_told(name: &ServiceName, key: &str, compilation: &Compilation) -> bool {
+    let of_key = |problem: &&Problem| {
+        problem.is_error() && problem.service.as_ref() == Some(name) && problem.origin.key == key
+    };
+    compilation.problems.iter().any(|problem| of_key(&problem))
 }
 
 /// Where a key of a service's file stands, as far as it is known.

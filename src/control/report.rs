@@ -1,6 +1,7 @@
 //! Telling people: the status board, metrics, and one log line per change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -68,9 +69,10 @@ impl Reporter {
     }
 
     /// Says once when there is nothing to serve.
-    pub(super) fn note_services(&mut self, tree: &Tree, count: usize) {
+    pub(super) fn note_services(&mut self, root: &Path, count: usize) {
         if count == 0 && !self.said_empty {
-            tracing::warn!(path = %tree.root.display(), "no service found");
+            let hint = Tree::LAYOUT;
+            tracing::warn!(path = %root.display(), hint, "no service found");
         }
         self.said_empty = count == 0;
     }

@@ -266,8 +266,9 @@ impl Turn {
         };
         let any = compilation.compiled > 0;
         self.reporter.compiled(compilation.compiled);
+        let settings = Arc::clone(self.settings());
         self.reporter
-            .note_services(&self.tree, compilation.services.len());
+            .note_services(&settings.services_dir, compilation.services.len());
         self.hash = hash;
         self.compilation = compilation;
         let referenced = self.inputs.referenced(&self.compilation);

@@ -32,12 +32,13 @@ pub(super) fn find(directory: &Directory, entry: Entry, parts: &Parts) -> Result
     let asked = Asked::of(parts)?;
     match entry {
         Entry::LocalPort { slot, port } => {
-            let found = directory.by_port(slot, port).ok_or_else(unknown)?;
+            let found = directory.by_port(slot, port);
+            let found = found.ok_or_else(|| unknown("no dependency has this port"))?;
             let strict = directory.settings.outbound.strict || asked.proxied;
             let elsewhere = asked.proxied && asked.port.is_some_and(|asked| !is_own(asked, port));
             if elsewhere || (strict && !is_for(&asked, &found.route.dependency)) {
                 return Err(match asked.proxied {
-                    true => unknown(),
+                    true => unknown("not what this port is for"),
                     false => Failure::because(Kind::Misdirected, "a Host from elsewhere"),
                 });
             }
@@ -59,14 +60,17 @@ fn at_door(
         _ => None,
     };
     if asked.port.is_some_and(|port| !is_own(port, door_port)) {
-        return Err(unknown());
+        return Err(unknown("a port of its own is named: calls here go by name"));
     }
+    let undeclared = || unknown("no local service declares a dependency of this name");
     if let Some(name) = named {
-        let found = directory.by_name(name).ok_or_else(unknown)?;
-        let own = is_for(asked, &found.route.dependency);
-        return if own { Ok(found) } else { Err(unknown()) };
+        let found = directory.by_name(name).ok_or_else(undeclared)?;
+        return match is_for(asked, &found.route.dependency) {
+            true => Ok(found),
+            false => Err(unknown("Host and x-outrigger-service differ")),
+        };
     }
-    directory.by_name(asked.name).ok_or_else(unknown)
+    directory.by_name(asked.name).ok_or_else(undeclared)
 }
 
 /// Ports a name may be given with: HTTP's own, and that of the door itself, as
@@ -121,10 +125,10 @@ impl<'a> Asked<'a> {
             return Err(bad("no Host"));
         }
         if proxied && parts.uri.scheme_str() != Some("http") {
-            return Err(unknown());
+            return Err(unknown("only http:// is called through here"));
         }
         let authority = target.or(host).ok_or_else(|| bad("no Host"))?;
-        let (name, port) = split(authority).ok_or_else(unknown)?;
+        let (name, port) = split(authority).ok_or_else(|| unknown("the host is no name"))?;
         Ok(Self {
             name,
             port,
@@ -183,8 +187,8 @@ fn header<'a>(parts: &'a Parts, name: &HeaderName) -> Result<Option<&'a str>, Fa
     }
 }
 
-fn unknown() -> Failure {
-    Failure::new(Kind::UnknownService)
+fn unknown(reason: &'static str) -> Failure {
+    Failure::because(Kind::UnknownService, reason)
 }
 
 fn bad(reason: &'static str) -> Failure {

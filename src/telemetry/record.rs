@@ -104,6 +104,10 @@ impl Recorder {
     }
 
     fn log_unread(&self, refusal: &RecordedFailure, peer: IpAddr) {
+        if !self.log.shows(refusal.level) {
+            // A client's mistake: a line as any other refused request has.
+            return self.log_access_unread(refusal, peer);
+        }
         self.log.error(&ErrorLine {
             level: refusal.level,
             service: &self.service,
@@ -121,6 +125,30 @@ impl Recorder {
             request_id: "",
             trace_id: None,
             peer: Some(peer),
+        });
+    }
+
+    fn log_access_unread(&self, refusal: &RecordedFailure, peer: IpAddr) {
+        self.log.access(&AccessLine {
+            service: &self.service,
+            method: "",
+            path: "",
+            status: refusal.status,
+            cause: Some(refusal.cause),
+            detail: Some(&refusal.detail),
+            bytes: None,
+            total: Duration::ZERO,
+            upstream: Duration::ZERO,
+            request_id: "",
+            trace_id: None,
+            peer: Some(peer),
+            strategy: None,
+            subject: None,
+            generation: self.generation,
+            dependency: None,
+            upstream_address: None,
+            attempt: 0,
+            reused: false,
         });
     }
 

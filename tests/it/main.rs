@@ -18,6 +18,7 @@ mod deploy;
 mod doors;
 mod error_pages;
 mod explain;
+mod first_mistakes;
 mod footprint;
 mod harness;
 mod health_cycles;

@@ -54,7 +54,9 @@ pub(super) fn compile(
         }
         keys.push(plain("default", secret));
     }
-    if keys.is_empty() && !context.tolerant && !context.report.has_errors() {
+    // Keys that are written and not accepted have been told of.
+    let is_silent = block.is_none_or(Vec::is_empty) && !context.report.has_errors();
+    if keys.is_empty() && !context.tolerant && is_silent {
         context.report.error_hint(
             "auth",
             "strategy api-key has no key",

@@ -287,6 +287,38 @@ fn mtls(raw: &RawAuth, has_client_ca: bool, context: &mut Context<'_>) -> MtlsPo
     MtlsPolicy { allow }
 }
 
+/// Ids in `allow` and `deny` that no key has.
+fn key_ids(policy: &AuthPolicy, context: &mut Context<'_>) {
+    if context.tolerant {
+        return;
+    }
+    let keys = policy.api_key.iter().flat_map(|policy| &policy.keys);
+    let known: Vec<&str> = keys.map(|key| &*key.id).collect();
+    let mut lists: Vec<(String, &Vec<_>)> = Vec::new();
+    if let Some(who) = &policy.allow {
+        lists.push(("auth.allow.keys".to_owned(), &who.keys));
+    }
+    for (index, rule) in policy.rules.iter().enumerate() {
+        if let Some(who) = &rule.allow {
+            lists.push((format!("auth.rules[{index}].allow.keys"), &who.keys));
+        }
+        if let Deny::Who(who) = &rule.deny {
+            lists.push((format!("auth.rules[{index}].deny.keys"), &who.keys));
+        }
+    }
+    for (key, ids) in lists {
+        for (index, id) in ids.iter().enumerate() {
+            if !known.contains(&&**id) {
+                let key = format!("{key}[{index}]");
+                let id = context.report.shown(&key, id);
+                let message = format!("no key of this service has the id {id}");
+                let hint = "ids are those of `auth.apiKey.keys`, and `default`";
+                context.report.warn_hint(&key, message, hint);
+            }
+        }
+    }
+}
+
 /// What cannot ever be met, or opens more than it seems to.
 fn sense(policy: &AuthPolicy, context: &mut Context<'_>) {
     let anything_named = policy
@@ -312,6 +344,7 @@ fn sense(policy: &AuthPolicy, context: &mut Context<'_>) {
             );
         }
     }
+    key_ids(policy, context);
     if policy.preflight == Preflight::Authenticate && policy.requirement == Requirement::None {
         context
             .report

@@ -324,9 +324,13 @@ fn tls(
     let is_here = host.starts_with('/') || is_loopback(host);
     let mode = written.mode.or(from_url);
     if mode == Some(RawTlsMode::Prefer) && !is_here {
+        let key = match written.mode {
+            Some(_) => "database.tls.mode",
+            None => "database.url",
+        };
         context.report.error_hint(
-            "database.tls.mode",
-            "`prefer` can be stripped by whoever is in between",
+            key,
+            "`prefer` and `allow` can be stripped by whoever is in between",
             "use verify-full, require or disable",
         );
     }

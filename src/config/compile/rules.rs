@@ -8,6 +8,7 @@ use super::names::parse_glob;
 use super::requirement::{self, Written};
 use super::upstream;
 use crate::config::raw::{RawRule, RawWho, Short};
+use crate::config::suggest;
 use crate::model::{Deny, PathGlob, Requirement, Rule, Segment, Who};
 
 /// Compiles the rules in their order.
@@ -109,6 +110,11 @@ fn paths(raw: &RawRule, key: &str, context: &mut Context<'_>) -> Vec<PathGlob> {
     globs
 }
 
+/// RFC 9110 §9, RFC 5789.
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE",
+];
+
 fn methods(raw: &RawRule, key: &str, context: &mut Context<'_>) -> Vec<Arc<str>> {
     let mut names: Vec<Arc<str>> = Vec::new();
     if raw.methods.as_ref().is_some_and(Vec::is_empty) {
@@ -122,6 +128,13 @@ fn methods(raw: &RawRule, key: &str, context: &mut Context<'_>) -> Vec<Arc<str>>
         } else if name == "CONNECT" {
             context.report.error(&key, "CONNECT is always refused");
         } else {
+            if !METHODS.contains(&&*name)
+                && let Some(meant) = suggest::closest(&name, METHODS)
+            {
+                let message = format!("`{name}` is not one of HTTP's own methods");
+                let hint = format!("did you mean `{meant}`?");
+                context.report.warn_hint(&key, message, hint);
+            }
             names.push(Arc::from(name));
         }
     }

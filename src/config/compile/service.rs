@@ -104,7 +104,10 @@ fn listen(raw: &RawService, context: &mut Context<'_>) -> Option<IpAddr> {
     let text = raw.listen.as_deref()?;
     let parsed = text.trim_start_matches('[').trim_end_matches(']').parse();
     if parsed.is_err() {
-        context.report.error("listen", "expected an IP address");
+        context.report.error(
+            "listen",
+            "expected an IP address such as 127.0.0.1 or ::, without a port",
+        );
     }
     parsed.ok()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::address::parse_door;
 use crate::config::raw::{OneOrMany, RawProcess, RawSize};
 use crate::config::report::Report;
-use crate::model::{AdminSettings, DoorListen, OutboundSettings, SqlSettings};
+use crate::model::{AdminSettings, DoorListen, OutboundSettings, ProcessSettings, SqlSettings};
 
 /// The address of a door, by default on its standard port.
 pub(super) fn door(
@@ -28,6 +28,40 @@ pub(super) fn door(
 /// Whether others than this machine can reach a door.
 fn is_exposed(door: DoorListen) -> bool {
     matches!(door, DoorListen::At(address) if !address.ip().is_loopback())
+}
+
+/// Says which doors would be in each other's way.
+pub(super) fn clashes(settings: &ProcessSettings, report: &mut Report) {
+    let doors = [
+        ("observe.listen", settings.observe),
+        ("admin.listen", settings.admin.listen),
+        ("outbound.listen", settings.outbound.listen),
+        ("sql.listen", settings.sql.listen),
+    ];
+    for (index, (key, door)) in doors.iter().enumerate() {
+        let mut before = doors.iter().take(index);
+        let Some((taken, _)) = before.find(|(_, other)| overlap(*door, *other)) else {
+            continue;
+        };
+        let message = format!("is the port of `{taken}`");
+        let hint = "give each door a port of its own, or close one with `off`";
+        // The other two are opened only where a service needs them.
+        match *key {
+            "admin.listen" => report.error_hint(key, message, hint),
+            _ => report.warn_hint(key, message, hint),
+        }
+    }
+}
+
+/// Whether two doors cannot be open at once. Port 0 is any free one.
+fn overlap(one: DoorListen, other: DoorListen) -> bool {
+    let (DoorListen::At(one), DoorListen::At(other)) = (one, other) else {
+        return false;
+    };
+    let (ip, other_ip) = (one.ip(), other.ip());
+    one.port() == other.port()
+        && one.port() != 0
+        && (ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified())
 }
 
 /// `admin`.
@@ -85,6 +119,13 @@ pub(super) fn sql(raw: &RawProcess, report: &mut Report) -> SqlSettings {
         ("sql.listen", Ipv4Addr::LOCALHOST, 9902),
         report,
     );
+    if is_exposed(listen) {
+        report.warn_hint(
+            "sql.listen",
+            "whoever reaches this address can ask the databases of services",
+            "give each service a `database.doorToken`, or listen on 127.0.0.1",
+        );
+    }
     let mut size = |key: &str, written: Option<RawSize>| match written {
         None => 10 << 20,
         Some(RawSize(Some(bytes))) if bytes > 0 => bytes,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::doors::{admin, door, outbound, sql};
+use super::doors::{admin, clashes, door, outbound, sql};
 use super::framework::Framework;
 use super::{ProcessFlags, cpu};
 use crate::config::address::{parse_address, parse_url};
@@ -19,6 +19,8 @@ use crate::model::{
     AccessLog, DiscoverySettings, LogFormat, LogLevel, ProcessSettings, ReloadSettings,
     ShutdownSettings, SpanExporter, TlsClientSpec, TrustedProxies,
 };
+
+const NO_ADDRESS: &str = "expected an IP address such as 127.0.0.1 or ::, without a port";
 
 /// Most data threads that may be asked for.
 const MAX_WORKERS: usize = 256;
@@ -43,7 +45,7 @@ pub(super) fn compile(
 ) -> ProcessSettings {
     check_services_keys(raw, report);
     let (log_level, log_format) = log(raw);
-    ProcessSettings {
+    let settings = ProcessSettings {
         services_dir: services_dir(raw, around),
         config_dir: around.config_dir.clone(),
         listen: listen(raw, report),
@@ -76,7 +78,9 @@ pub(super) fn compile(
         reload: reload(raw, report),
         disabled: around.framework.disabled,
         local: local(around),
-    }
+    };
+    clashes(&settings, report);
+    settings
 }
 
 fn log(raw: &RawProcess) -> (LogLevel, LogFormat) {
@@ -98,6 +102,22 @@ fn log(raw: &RawProcess) -> (LogLevel, LogFormat) {
 /// What the process says for its services is checked once, here.
 fn check_services_keys(raw: &RawProcess, report: &mut Report) {
     if let Some(database) = &raw.database {
+        for (key, is_written) in [
+            ("role", database.role.is_some()),
+            ("rolePassword", database.role_password.is_some()),
+            ("schema", database.schema.is_some()),
+            ("reads", database.reads.is_some()),
+            ("sharesWith", database.shares_with.is_some()),
+            ("doorToken", database.door_token.is_some()),
+        ] {
+            if is_written {
+                report.warn_hint(
+                    &format!("database.{key}"),
+                    "is not used: it is each service's own",
+                    "write it into the file of the service",
+                );
+            }
+        }
         if let Some(secret) = &database.role_secret
             && secret.0.len() < 32
         {
@@ -145,7 +165,7 @@ fn listen(raw: &RawProcess, report: &mut Report) -> Option<IpAddr> {
     let text = raw.listen.as_deref()?;
     let address = text.trim_start_matches('[').trim_end_matches(']').parse();
     if address.is_err() {
-        report.error("listen", "expected an IP address");
+        report.error("listen", NO_ADDRESS);
     }
     address.ok()
 }
@@ -243,6 +263,14 @@ fn otlp_exporter(otlp: &RawOtlp, folder: &Path, report: &mut Report) -> SpanExpo
             report.error(&format!("{key}.headers.{name}"), "is no header");
         }
         headers.push((Arc::from(name.to_ascii_lowercase()), value.0.clone()));
+    }
+    if otlp.queue == Some(0) {
+        report.error(&format!("{key}.queue"), "must be at least 1");
+    }
+    if let Some(tls) = &otlp.tls
+        && tls.cert.is_some() != tls.key.is_some()
+    {
+        report.error(&format!("{key}.tls"), "`cert` and `key` go together");
     }
     let path = |text: &Option<String>| text.as_ref().map(|text| folder.join(text));
     SpanExporter::Otlp {

@@ -126,7 +126,7 @@ outrigger.yaml:6:12: database.roleSecret: is shorter than 32 bytes
 hint: make one with `openssl rand -base64 32`
 outrigger.yaml:6:31: database.rolePrefix: expected letters, digits and _, beginning with a letter or _
 outrigger.yaml:7:11: tracing.samplingRate: expected a number from 0 to 1
-outrigger.yaml:1:1: listen: expected an IP address
+outrigger.yaml:1:1: listen: expected an IP address such as 127.0.0.1 or ::, without a port
 outrigger.yaml:2:1: workers: expected auto or a number from 1 to 256
 outrigger.yaml:3:11: observe.listen: expected address:port, a port, or off
 outrigger.yaml:4:9: admin.listen: another address than loopback needs `admin.token`
@@ -146,7 +146,10 @@ outrigger.yaml:10:1: reload.max: must not be shorter than `reload.quiet`
     hint: did you mean `token`?
     ");
     insta::assert_snapshot!(refused("log: {level: loud}", &[]), @r"outrigger.yaml:1:7: log.level: `loud` is not one of error, warn, info, debug, trace");
-    insta::assert_snapshot!(refused("admin: {token: '${env:NONE}'}", &[]), @r"outrigger.yaml:1:9: admin.token: `NONE` is not set");
+    insta::assert_snapshot!(refused("admin: {token: '${env:NONE}'}", &[]), @r"
+outrigger.yaml:1:9: admin.token: `NONE` is not set
+hint: set it in the environment of this process
+");
     insta::assert_snapshot!(refused("a: [", &[]), @r"outrigger.yaml:2:1: cannot be read: while parsing a node, did not find expected node content");
 }
 
@@ -251,4 +254,42 @@ fn a_named_file_must_exist() {
     insta::assert_snapshot!(texts(&problems), @r"outrigger.yaml: does not exist");
     let named = Environment::from_pairs([("OUTRIGGER_CONFIG", "/nowhere/outrigger.yaml")]);
     assert!(load_process(&ProcessFlags::default(), &named).is_err());
+}
+
+#[test]
+fn doors_in_each_other_s_way_are_told() {
+    insta::assert_snapshot!(refused("\
+admin: {listen: '127.0.0.1:9909'}
+outbound: {listen: '127.0.0.1:9909'}
+", &[]), @r"
+outrigger.yaml:1:9: admin.listen: is the port of `observe.listen`
+hint: give each door a port of its own, or close one with `off`
+outrigger.yaml:2:12: outbound.listen: is the port of `observe.listen`
+hint: give each door a port of its own, or close one with `off`
+");
+    let apart = "admin: {listen: '127.0.0.1:0'}\nobserve: {listen: '127.0.0.1:0'}\n\
+                 outbound: {listen: off}\nsql: {listen: '127.0.0.2:9901'}\n";
+    assert_eq!(texts(&load(apart, &[]).expect("settings").warnings), "");
+}
+
+#[test]
+fn what_services_say_themselves_is_not_used_here() {
+    let text = "database: {role: a, schema: b, doorToken: 0123456789abcdef, max: 3}\n\
+                sql: {listen: '0.0.0.0:9902'}\n";
+    insta::assert_snapshot!(texts(&load(text, &[]).expect("settings").warnings), @r"
+outrigger.yaml:1:12: database.role: is not used: it is each service's own
+hint: write it into the file of the service
+outrigger.yaml:1:21: database.schema: is not used: it is each service's own
+hint: write it into the file of the service
+outrigger.yaml:1:32: database.doorToken: is not used: it is each service's own
+hint: write it into the file of the service
+outrigger.yaml:2:7: sql.listen: whoever reaches this address can ask the databases of services
+hint: give each service a `database.doorToken`, or listen on 127.0.0.1
+");
+    insta::assert_snapshot!(refused("\
+tracing: {exporter: {otlp: {endpoint: 'http://c:4318', queue: 0, tls: {cert: a}}}}
+", &[]), @r"
+outrigger.yaml:1:56: tracing.exporter.otlp.queue: must be at least 1
+outrigger.yaml:1:66: tracing.exporter.otlp.tls: `cert` and `key` go together
+");
 }

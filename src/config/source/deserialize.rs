@@ -134,7 +134,7 @@ impl<'de> de::Deserializer<'de> for NodeDeserializer<'de, '_> {
 
     numbers! {
         deserialize_u8 visit_u8 u8, "a whole number from 0 to 255";
-        deserialize_u16 visit_u16 u16, "a whole number from 0 to 65535";
+        deserialize_u16 visit_u16 u16, "a whole number from 1 to 65535";
         deserialize_u32 visit_u32 u32, "a whole number from 0 to 4294967295";
         deserialize_u64 visit_u64 u64, "a whole number from 0";
         deserialize_i64 visit_i64 i64, "a whole number";

@@ -184,8 +184,16 @@ impl Resolver<'_> {
         match (self.environment.get(name), default) {
             (Some(value), _) if !value.is_empty() => Ok(value.to_owned()),
             (_, Some(default)) => Ok(default.to_owned()),
-            (Some(_), None) => Err(absent(format!("`{name}` is set but empty"))),
-            (None, None) => Err(absent(format!("`{name}` is not set"))),
+            (set, None) => {
+                let what = if set.is_some() {
+                    "set but empty"
+                } else {
+                    "not set"
+                };
+                let mut absent = absent(format!("`{name}` is {what}"));
+                absent.hint = Some("set it in the environment of this process".to_owned());
+                Err(absent)
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::model::Cause;
 pub struct AccessLine<'a> {
     /// `domain/name`.
     pub service: &'a str,
+    /// Empty, as the path, where no request was complete.
     pub method: &'a str,
     /// Raw path, without the query.
     pub path: &'a str,
@@ -73,8 +74,8 @@ impl AccessLine<'_> {
         let mut line = Line::begin(format, now, Level::INFO);
         line.message("request");
         line.text("service", service);
-        line.text("method", method);
-        line.text("path", path);
+        line.text_if_any("method", method);
+        line.text_if_any("path", path);
         line.number("status", *status);
         if let Some(cause) = cause {
             line.text("cause", cause.as_str());

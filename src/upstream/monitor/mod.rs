@@ -103,7 +103,8 @@ fn report(target: &Target, change: Option<Change>, error: Option<&ProbeError>) {
     match (change, error) {
         (Some(Change::Up), _) => tracing::info!(service, what, "is up"),
         (Some(Change::Down), Some(error)) => {
-            tracing::warn!(service, what, %error, "is down");
+            let address = target.question.address();
+            tracing::warn!(service, what, address, %error, "is down");
         }
         (Some(Change::Down), None) | (None, _) => {}
     }

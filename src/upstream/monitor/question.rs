@@ -25,6 +25,9 @@ pub trait Question: Send + Sync + 'static {
     /// Asks once; an error says why the target is not up.
     fn ask(&self) -> Asking<'_>;
 
+    /// Where, for the log.
+    fn address(&self) -> String;
+
     /// What requests that are made anyway say of the target.
     fn traffic(&self) -> Option<&Traffic> {
         None
@@ -56,6 +59,10 @@ impl Question for AppQuestion {
             let host = self.upstream.authority();
             self.probe.ask(&self.upstream, &host).await
         })
+    }
+
+    fn address(&self) -> String {
+        self.upstream.spec().target.to_string()
     }
 
     fn traffic(&self) -> Option<&Traffic> {
@@ -128,6 +135,16 @@ type Outcome = Result<(), ProbeError>;
 impl Question for DependencyQuestion {
     fn ask(&self) -> Asking<'_> {
         Box::pin(self.any())
+    }
+
+    fn address(&self) -> String {
+        let endpoints = self.cluster.endpoints();
+        let shown: Vec<&str> = endpoints
+            .iter()
+            .take(MAX_ADDRESSES)
+            .filter_map(|endpoint| endpoint.host().to_str().ok())
+            .collect();
+        shown.join(" ")
     }
 
     fn traffic(&self) -> Option<&Traffic> {

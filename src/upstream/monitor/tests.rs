@@ -32,6 +32,10 @@ impl Question for Asked {
         })
     }
 
+    fn address(&self) -> String {
+        "nowhere".to_owned()
+    }
+
     fn traffic(&self) -> Option<&Traffic> {
         Some(&self.0.traffic)
     }

@@ -17,6 +17,15 @@ use crate::model::{
 /// What stands for a secret or a resolved reference.
 const MASK: &str = "***";
 
+/// What `database.url` says, where it is not said by itself.
+const URL_PARTS: [&str; 5] = [
+    "database.host",
+    "database.port",
+    "database.database",
+    "database.user",
+    "database.password",
+];
+
 /// The effective values of a service, in order of key.
 pub(in crate::config) fn effective(
     spec: &ServiceSpec,
@@ -89,13 +98,20 @@ impl List<'_> {
                 return place.to_string();
             }
         }
+        let by_url = URL_PARTS.contains(&key);
+        if let (true, Some(place)) = (by_url, self.places.exact("database.url")) {
+            return place.to_string();
+        }
         if let Some(name) = variable {
             return format!("env {name}");
         }
         let is_shared = key.starts_with("database.") || key.starts_with("tracing.");
         match self.defaults.places.exact(key) {
             Some(place) if is_shared || key == "listen" => place.to_string(),
-            _ => "default".to_owned(),
+            _ => match self.defaults.places.exact("database.url") {
+                Some(place) if by_url => place.to_string(),
+                _ => "default".to_owned(),
+            },
         }
     }
 

@@ -209,6 +209,7 @@ impl List<'_> {
         let isolation_from = env.isolation.map(|_| "DATABASE_ISOLATION");
         let host_from = url.or(env.host.as_ref().map(|(name, _)| *name));
         let user_from = url.or(env.user.as_ref().map(|(name, _)| *name));
+        let database_from = url.or(env.database.as_ref().map(|(name, _)| *name));
         let password_from = url.or(env.password.as_ref().map(|(name, _)| *name));
         let isolation = match database.isolation {
             DatabaseIsolation::Shared => "shared",
@@ -228,7 +229,11 @@ impl List<'_> {
         let login = [
             ("database.host", shown(&database.host), host_from),
             ("database.user", shown(&database.user), user_from),
-            ("database.database", shown(&database.database), None),
+            (
+                "database.database",
+                shown(&database.database),
+                database_from,
+            ),
         ];
         for (key, value, variable) in login {
             self.add_from(key, value, variable);

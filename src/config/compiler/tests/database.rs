@@ -117,7 +117,7 @@ fn what_cannot_work_is_refused() {
     hint: set `database.database`
     services/shop/cart/service.config.yaml:3:12: database.url: expected postgres://…
     services/shop/cart/service.config.yaml:3:33: database.host: is there beside `database.url`
-    services/shop/cart/service.config.yaml:3:36: database.tls.mode: `prefer` can be stripped by whoever is in between
+    services/shop/cart/service.config.yaml:3:36: database.tls.mode: `prefer` and `allow` can be stripped by whoever is in between
     hint: use verify-full, require or disable
     services/shop/cart/service.config.yaml:3:12: database.max: must be at least 1
     services/shop/cart/service.config.yaml:3:20: database.statementTimeout: must be above 0

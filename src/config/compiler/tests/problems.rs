@@ -54,7 +54,7 @@ fn the_reader_says_where() {
 fn the_shape_says_what_fits() {
     insta::assert_snapshot!(one("\
 port: 99999
-").problems(), @r"services/shop/cart/service.config.yaml:1:1: port: expected a whole number from 0 to 65535");
+").problems(), @r"services/shop/cart/service.config.yaml:1:1: port: expected a whole number from 1 to 65535");
     insta::assert_snapshot!(one("\
 prot: 3001
 helthCheck: /health
@@ -108,7 +108,7 @@ tls: {cert: cert.pem, clientCert: require}
 services/shop/cart/service.config.yaml:1:1: name: differs from the folder's name, which counts: `cart`
 services/shop/cart/service.config.yaml:1:1: auth: no authentication: whoever reaches the port may call
 hint: name a strategy, or write `auth: none` to say that it is meant
-services/shop/cart/service.config.yaml:3:1: listen: expected an IP address
+services/shop/cart/service.config.yaml:3:1: listen: expected an IP address such as 127.0.0.1 or ::, without a port
 services/shop/cart/service.config.yaml:4:12: upstream.url: only http:// and https:// are spoken
 services/shop/cart/service.config.yaml:4:28: upstream.tls: has no use without an https:// url
 hint: write `url: https://host:port`
@@ -188,6 +188,8 @@ hint: a rule with `strategy: none` opens single paths
 services/shop/cart/service.config.yaml:15:40: auth.rules[4].allOf[2]: is there twice
 services/shop/cart/service.config.yaml:16:7: auth.rules[5]: nobody is authenticated here, so nobody can be allowed or denied by name
 services/shop/cart/service.config.yaml:16:7: auth.rules[5]: is never reached: rule 1 matches every request
+services/shop/cart/service.config.yaml:16:52: auth.rules[5].allow.keys[0]: no key of this service has the id `a`
+hint: ids are those of `auth.apiKey.keys`, and `default`
 services/shop/cart/service.config.yaml:17:7: auth.rules[6]: is never reached: rule 1 matches every request
 services/shop/cart/service.config.yaml:17:8: auth.rules[6].methods: is empty
 services/shop/cart/service.config.yaml:18:7: auth.rules[7]: is never reached: rule 1 matches every request
@@ -333,4 +335,34 @@ fn a_quoted_or_short_form_is_the_long_one() {
         spec(&compiled, "shop/cart"),
         spec(&long.compile(), "shop/cart")
     );
+}
+
+#[test]
+fn what_can_never_be_met_is_told() {
+    let key = "{id: web, key: an-api-key-of-24-characters}";
+    insta::assert_snapshot!(one(&format!("\
+port: 3001
+auth:
+  apiKey: {{keys: [{key}]}}
+  allow: {{keys: [wbe]}}
+  rules:
+    - {{paths: [/a], methods: [GTE, PROPFIND, patch], deny: {{keys: [web]}}}}
+    - {{paths: [/b], allow: {{keys: [web, ops]}}}}
+")).problems(), @r"
+services/shop/cart/service.config.yaml:4:18: auth.allow.keys[0]: no key of this service has the id `wbe`
+hint: ids are those of `auth.apiKey.keys`, and `default`
+services/shop/cart/service.config.yaml:6:31: auth.rules[0].methods[0]: `GTE` is not one of HTTP's own methods
+hint: did you mean `GET`?
+services/shop/cart/service.config.yaml:7:41: auth.rules[1].allow.keys[1]: no key of this service has the id `ops`
+hint: ids are those of `auth.apiKey.keys`, and `default`
+");
+    insta::assert_snapshot!(one("\
+port: 3001
+auth: {apiKey: {keys: [{id: web, sha256: '${file:nowhere}'}]}}
+description: ${env:NOWHERE}
+").problems(), @r"
+services/shop/cart/service.config.yaml:2:34: auth.apiKey.keys[0].sha256: `FOLDER/services/shop/cart/nowhere` does not exist
+services/shop/cart/service.config.yaml:3:1: description: `NOWHERE` is not set
+hint: set it in the environment of this process
+");
 }

@@ -76,7 +76,9 @@ fn what_is_missing_or_forbidden_is_said() {
     .collect();
     insta::assert_snapshot!(texts.join("\n"), @r"
     services/shop/cart/service.config.yaml:3:1: description: `NONE` is not set
+    hint: set it in the environment of this process
     services/shop/cart/service.config.yaml:3:1: description: `EMPTY` is set but empty
+    hint: set it in the environment of this process
     services/shop/cart/service.config.yaml:3:1: description: `OUTRIGGER_ADMIN_TOKEN` belongs to the process; a service's file cannot read it
     services/shop/cart/service.config.yaml:3:1: description: `OUTRIGGER_NONE` belongs to the process; a service's file cannot read it
     services/shop/cart/service.config.yaml:3:1: description: `POSTGRES_PASSWORD` can be read only inside `database`
