@@ -350,7 +350,9 @@ fn arbitrary_bytes_reach_the_app_as_strict_requests_or_not_at_all() {
                     request
                         .head
                         .all("connection")
-                        .eq(request.head.all("te").map(|_| "te"))
+                        .eq(request.head.all("te").map(|_| "TE")),
+                    "{:?}",
+                    String::from_utf8_lossy(&request.raw)
                 );
             }
             Ok(())
