@@ -75,10 +75,13 @@ impl ServerError {
     }
 
     /// Whether it is about the server and not about the statement: it goes away,
-    /// comes up, or has no room (classes 08 and 57P0x, 53300).
+    /// comes up, or has no room (classes 08 and 57P0x, 53300). What does not end
+    /// the session is the statement's own: a wrong number of parameters is 08P01,
+    /// a foreign server that is away 08001.
     pub fn is_unavailability(&self) -> bool {
-        self.code.starts_with("08")
-            || matches!(self.code.as_str(), "57P01" | "57P02" | "57P03" | "53300")
+        let code = self.code.as_str();
+        self.is_fatal()
+            && (code.starts_with("08") || matches!(code, "57P01" | "57P02" | "57P03" | "53300"))
     }
 
     /// Whether the session should not be used again: the server is another one
@@ -258,6 +261,19 @@ mod tests {
         };
         assert_eq!(format!("{error:?} {error}"), "ERROR 23505 ERROR 23505");
         assert!(!error.is_unavailability() && !error.is_fatal());
+        for (severity, code, expected) in [
+            ("ERROR", "08P01", false),
+            ("FATAL", "08P01", true),
+            ("FATAL", "57P01", true),
+            ("FATAL", "25P03", false),
+        ] {
+            let error = ServerError {
+                severity: severity.to_owned(),
+                code: code.to_owned(),
+                ..ServerError::default()
+            };
+            assert_eq!(error.is_unavailability(), expected, "{severity} {code}");
+        }
     }
 
     #[test]

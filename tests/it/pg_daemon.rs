@@ -175,3 +175,56 @@ fn what_a_reload_prepares_lowers_no_readiness() {
     });
     wait_until("orders is ready", SOON, || probes() == [Some(200); 3]);
 }
+
+#[test]
+fn a_change_of_what_runs_never_lowers_readiness() {
+    let _machine = shared_machine();
+    let site = Site::new(Cluster::shared(), "steady");
+    site.migration("users", "1_one.sql", "SELECT 1;");
+    let app = crate::support::app::App::start(crate::support::scripts::ok);
+    let port = free_port();
+    let write = |keys: &str| {
+        let app = app.port();
+        let text = format!("port: {port}\nupstream: {app}\nauth: none\ndatabase: {{{keys}}}\n");
+        site.tree.write(&format!("{}/users", site.domain()), text);
+    };
+    write("max: 5");
+    let daemon = site.setup().start();
+    let ready = || {
+        ["/readyz", "/readyz/users", "/startupz"]
+            .map(|path| Request::get(path).status(daemon.observe))
+    };
+    wait_until("it is ready", MINUTE, || ready() == [Some(200); 3]);
+    // Another version comes with a migration that takes its time.
+    site.migration("users", "2_slow.sql", "SELECT pg_sleep(2);");
+    write("max: 6");
+    assert_eq!(daemon.reload().status, 200);
+    let mut unready = Vec::new();
+    wait_until("the migration ran", MINUTE, || {
+        unready.extend(Some(ready()).filter(|ready| *ready != [Some(200); 3]));
+        applied(&site) == "1 2"
+    });
+    // And one that goes nowhere.
+    write(&format!("max: 6, host: 127.0.0.1, port: {}", free_port()));
+    assert_eq!(daemon.reload().status, 200);
+    daemon.wait_for_line(&["cannot reach PostgreSQL"]);
+    unready.extend(Some(ready()).filter(|ready| *ready != [Some(200); 3]));
+    assert_eq!(unready, [[Some(200); 3]; 0]);
+}
+
+/// What the pool and its login may not be.
+#[test]
+fn a_login_with_privileges_is_no_role_of_a_service() {
+    let site = Site::new(Cluster::shared(), "master");
+    let boss = format!("{}_boss", site.base);
+    site.sql(&format!(
+        "CREATE ROLE {boss} LOGIN SUPERUSER PASSWORD 'boss'"
+    ));
+    site.service(
+        "users",
+        &format!("user: {boss}, password: boss, role: {boss}"),
+    );
+    let (code, output) = site.run(&["migrate", "up"]);
+    assert_eq!(code, 65, "{output}");
+    assert!(output.contains("is a superuser"), "{output}");
+}

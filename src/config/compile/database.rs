@@ -32,10 +32,10 @@ pub(super) fn compile(
     let isolation = Connection::isolation(raw, context.defaults);
     let database = connection.database(isolation, context.name);
     let role = role(raw, context.name, context.defaults);
-    let user = connection
-        .user
-        .clone()
-        .or_else(|| own_role(raw, &role, context));
+    let user = connection.user.clone();
+    // Somebody else's password is none of the role's.
+    let password = connection.password.clone().filter(|_| user.is_some());
+    let user = user.or_else(|| own_role(raw, &role, context));
     needed(database.is_none(), user.is_none(), context);
     let (database, user) = (database.unwrap_or_default(), user.unwrap_or_default());
     let schema = raw.schema.clone().unwrap_or_else(|| match isolation {
@@ -66,7 +66,7 @@ pub(super) fn compile(
         role: Arc::from(role),
         role_password: raw.role_password.as_ref().map(|one| one.0.clone()),
         user: Arc::from(user),
-        password: connection.password,
+        password,
         role_secret: process.role_secret.as_ref().map(|one| one.0.clone()),
         max: context.count("database.max", raw.max.or(process.max), 20),
         idle_timeout: times.idle,

@@ -28,10 +28,12 @@ pub(in crate::pg) fn role_login(spec: &DatabaseSpec) -> (Login, Source) {
     let is_login = spec.user == spec.role;
     let (password, source) = if let Some(written) = &spec.role_password {
         (Some(written.clone()), Source::Written)
+    } else if is_login && spec.password.is_some() {
+        (spec.password.clone(), Source::Written)
     } else if let Some(secret) = &spec.role_secret {
         (Some(derive(secret, spec)), Source::RoleSecret)
     } else if is_login {
-        (spec.password.clone(), Source::Written)
+        (None, Source::Written)
     } else if let Some(admin) = &spec.password {
         (Some(derive(admin, spec)), Source::AdminPassword)
     } else {
