@@ -224,6 +224,32 @@ fn one_good_address_of_several_is_enough() {
     wait_for_status(ports[0], "unhealthy");
 }
 
+/// Not all of very many are asked at once, but none is left out for ever.
+#[test]
+fn one_good_address_of_very_many_is_found() {
+    let _machine = shared_machine();
+    let (ports, well) = (free_ports(22), Moody::start(200));
+    let gone = ports[2..]
+        .iter()
+        .map(|port| format!("\"127.0.0.1:{port}\""));
+    let mut addresses: Vec<String> = gone.collect();
+    addresses.push(format!("\"127.0.0.1:{}\"", well.port()));
+    let file = format!(
+        "port: {}\nupstream: {}\nhealthCheck: false\nauth: {{strategy: none}}\n\
+         dependencies:\n  - {{name: many, required: true, address: [{}], \
+         healthCheck: {{path: /, interval: 100ms}}}}\n",
+        ports[0],
+        ports[1],
+        addresses.join(", ")
+    );
+    let tree = Tree::with(&[("shop/orders", &file)]);
+    let _daemon = Setup::new(&tree).start();
+    wait_for_status(ports[0], "healthy");
+    holds_for("healthy", Duration::from_secs(1), || {
+        status_of(ports[0]) == "healthy"
+    });
+}
+
 #[test]
 fn calls_that_fail_bring_the_looks_on() {
     let _machine = shared_machine();

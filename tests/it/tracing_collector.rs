@@ -139,6 +139,37 @@ fn a_collector_is_tried_again_when_it_says() {
 }
 
 #[test]
+fn a_collector_that_wants_it_at_once_is_given_time() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::ok);
+    let asked = AtomicUsize::new(0);
+    let collector = Collector::with(move |_: &Received, stream: &mut Connection| {
+        match asked.fetch_add(1, Ordering::AcqRel) {
+            0 => stream.respond(503, "Retry-After: 0\r\n", b"")?,
+            1 => {
+                let past = "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+                stream.respond(503, past, b"")?;
+            }
+            2 => stream.respond(429, "Retry-After: -1\r\n", b"")?,
+            _ => stream.respond(200, "", b"")?,
+        }
+        Ok(Next::KeepAlive)
+    });
+    let (_tree, daemon, port) = start(&app, &collector.settings(""));
+    time_requests(port, 1);
+    collector.take(1);
+    let first = Instant::now();
+    collector.take(3);
+    // 250 ms, twice and four times that, less a quarter.
+    assert!(
+        first.elapsed() > Duration::from_millis(1200),
+        "{:?}",
+        first.elapsed()
+    );
+    assert_eq!(dropped(&daemon), 0.0);
+}
+
+#[test]
 fn what_would_not_help_is_not_tried_again() {
     let _machine = shared_machine();
     let app = App::start(scripts::ok);

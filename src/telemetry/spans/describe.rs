@@ -190,7 +190,14 @@ impl SqlWork {
         attributes.add("db.namespace", &*self.database);
         attributes.add("db.operation.name", self.operation);
         attributes.add_host(self.host.as_ref());
-        attributes.add_if_any("error.type", self.error.as_deref());
+        let error = self.error.as_deref();
+        // SQLSTATE, as SQL wants it: words of ours are in lower case.
+        let is_sqlstate = |word: &&str| {
+            let is_part = |byte: u8| byte.is_ascii_digit() || byte.is_ascii_uppercase();
+            word.len() == 5 && word.bytes().all(is_part)
+        };
+        attributes.add_if_any("db.response.status_code", error.filter(is_sqlstate));
+        attributes.add_if_any("error.type", error);
         Description {
             name: Cow::Owned(format!("{} {}", self.operation, self.database)),
             failed: self.error.is_some(),

@@ -142,7 +142,9 @@ impl<T: Transport> Exporter<T> {
                         break count;
                     }
                     let jitter = 0.75 + fastrand::f64() / 2.0;
-                    let time = after.unwrap_or(pause.mul_f64(jitter));
+                    // A collector that says "at once" is in trouble all the same.
+                    let time = after.filter(|after| *after >= FIRST_PAUSE);
+                    let time = time.unwrap_or(pause.mul_f64(jitter));
                     self.rest(time.min(LONGEST_PAUSE)).await;
                     pause *= 2;
                     attempt += 1;
@@ -275,10 +277,10 @@ pub(super) fn judge(answer: &Response<Bytes>, now: SystemTime) -> Verdict {
 /// Seconds or a date (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(text)
-            .ok()
-            .map(|date| date.duration_since(now).unwrap_or_default()),
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // What is too large for the type is as long as can be.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
 }

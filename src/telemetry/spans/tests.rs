@@ -238,21 +238,24 @@ fn whose_error_it_is() {
 
 #[test]
 fn statements_have_words_too() {
-    let statement = SqlWork {
-        operation: "SELECT",
-        database: Arc::from("shop"),
-        host: Some(Host::Known {
-            host: Arc::from("db"),
-            port: 5432,
-        }),
-        error: Some(Arc::from("23505")),
-    };
-    let span = span(SpanKind::Client, Work::Sql(Box::new(statement)));
-    assert_eq!(span.describe().name, "SELECT shop");
-    let words = words(&span);
-    assert_eq!(words["db.system.name"], "postgresql");
-    assert_eq!(words["db.namespace"], "shop");
-    assert_eq!(words["error.type"], "23505");
+    for (error, is_sqlstate) in [("23505", true), ("40P01", true), ("no_answer", false)] {
+        let statement = SqlWork {
+            operation: "SELECT",
+            database: Arc::from("shop"),
+            host: Some(Host::Known {
+                host: Arc::from("db"),
+                port: 5432,
+            }),
+            error: Some(Arc::from(error)),
+        };
+        let span = span(SpanKind::Client, Work::Sql(Box::new(statement)));
+        assert_eq!(span.describe().name, "SELECT shop");
+        let words = words(&span);
+        assert_eq!(words["db.system.name"], "postgresql");
+        assert_eq!(words["db.namespace"], "shop");
+        assert_eq!(words["error.type"], error);
+        assert_eq!(words.contains_key("db.response.status_code"), is_sqlstate);
+    }
 }
 
 #[test]

@@ -17,7 +17,8 @@ use crate::upstream::traffic::Traffic;
 /// The path asked for where no `healthCheck` is written: an app that has no
 /// such route answers 404, and so is up.
 const DEFAULT_PATH: &str = "/health";
-/// Addresses of a dependency that are asked at most.
+/// Addresses of a dependency that are asked at once, at most; where none of
+/// them is up, the next look asks others.
 const MAX_ADDRESSES: usize = 8;
 
 /// One look at a target. Whoever asks limits the time.
@@ -103,8 +104,9 @@ impl DependencyQuestion {
         let known = self.cluster.known().await;
         known.map_err(ProbeError::Connect)?;
         let endpoints = self.cluster.endpoints();
-        let count = endpoints.len().clamp(1, MAX_ADDRESSES);
-        let first = self.preferred.load(Ordering::Relaxed) % count;
+        let all = endpoints.len().max(1);
+        let count = all.min(MAX_ADDRESSES);
+        let first = self.preferred.load(Ordering::Relaxed) % all;
         let mut asked = FuturesUnordered::new();
         asked.push(self.one(&endpoints, first));
         let mut last = ProbeError::Timeout;
@@ -114,7 +116,7 @@ impl DependencyQuestion {
                 Ok(Some((_, Err(error)))) => last = error,
                 Ok(None) | Err(_) => {}
             }
-            let others = (0..count).filter(|index| *index != first);
+            let others = (1..count).map(|further| (first + further) % all);
             asked.extend(others.map(|index| self.one(&endpoints, index)));
         }
         while let Some((index, outcome)) = asked.next().await {
@@ -125,6 +127,9 @@ impl DependencyQuestion {
                 }
                 Err(error) => last = error,
             }
+        }
+        if all > count {
+            self.preferred.store(first + count, Ordering::Relaxed);
         }
         Err(last)
     }
