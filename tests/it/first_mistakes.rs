@@ -11,7 +11,7 @@ use crate::support::files::open;
 use crate::support::ports::free_ports;
 use crate::support::scripts;
 use crate::support::tree::Tree;
-use crate::support::wait::shared_machine;
+use crate::support::wait::{SOON, shared_machine, wait_until};
 
 #[test]
 fn a_tree_without_a_service_says_what_one_looks_like() {
@@ -153,4 +153,32 @@ fn what_goes_wrong_outside_is_in_the_log() {
         line.contains("INFO") && line.contains("shop/cart"),
         "{line}"
     );
+}
+
+#[test]
+fn a_hook_that_does_not_answer_is_named() {
+    let _machine = shared_machine();
+    let (app, ports) = (App::start(scripts::ok), free_ports(2));
+    let text = format!(
+        "port: {}\nupstream: {}\nhealthCheck: false\n\
+         auth: {{hook: {{url: 'http://127.0.0.1:{}/decide?secret=x'}}}}\n",
+        ports[0],
+        app.port(),
+        ports[1]
+    );
+    let tree = Tree::with(&[("shop/cart", &text)]);
+    let daemon = Setup::new(&tree).start();
+    let get = || Request::get("/").status(ports[0]);
+    for _ in 0..5 {
+        assert_eq!(get(), Some(503));
+    }
+    let address = format!("127.0.0.1:{}", ports[1]);
+    daemon.wait_for_line(&["the hook does not decide", &address, "refused"]);
+    let lines = daemon.output().matches("the hook does not decide").count();
+    assert_eq!((lines, daemon.output().matches("secret=x").count()), (1, 0));
+    let _hook = App::start_on(ports[1], scripts::ok);
+    // Not told again before a second is over.
+    wait_until("it decides again, and that is told", SOON, || {
+        get() == Some(200) && daemon.output().contains("the hook decides again")
+    });
 }

@@ -12,7 +12,7 @@ use crate::support::load::{Load, Plain};
 use crate::support::moody::{Moody, QUICK, SILENT, health, status_of, wait_for_status};
 use crate::support::ports::{free_port, free_ports};
 use crate::support::tree::Tree;
-use crate::support::wait::{SOON, pause, shared_machine, wait_until};
+use crate::support::wait::{SOON, pause, shared_machine, wait_for, wait_until};
 
 /// `orders` needs `users` and can do without `payments`.
 struct Shop {
@@ -225,9 +225,12 @@ fn all_services_in_one_page() {
     );
     let daemon = Setup::new(&shop.tree).start();
     let both = |shop: &Shop, daemon: &Daemon| {
-        let public = Request::get("/health/services").send(shop.orders());
-        let admin = daemon.admin_get("/health/services");
-        assert_eq!(public.status, admin.status);
+        // Between two looks at it a state may change.
+        let ((public, admin), _) = wait_for("both doors say the same", SOON, || {
+            let public = Request::get("/health/services").send(shop.orders());
+            let admin = daemon.admin_get("/health/services");
+            (public.status == admin.status).then_some((public, admin))
+        });
         assert_eq!(members(&public.json()), members(&admin.json()));
         (public.status, public.json())
     };

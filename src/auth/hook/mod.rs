@@ -9,6 +9,7 @@ mod answer;
 mod asking;
 mod cache;
 mod question;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use super::{AuthWorker, BuildError};
 use asking::Asking;
 use cache::Answers;
 use question::Shape;
+use standing::Standing;
 
 /// Connections kept per worker; a hook answers within milliseconds.
 const MAX_IDLE: usize = 64;
@@ -61,6 +63,7 @@ pub(super) struct Hook {
     subject_headers: Box<[HeaderName]>,
     in_flight: Permits,
     answers: Option<Answers>,
+    standing: Standing,
 }
 
 /// What a hook allowed.
@@ -125,6 +128,7 @@ impl Hook {
             answers: (!policy.cache.is_zero()).then(|| Answers::new(workers)),
             policy: policy.clone(),
             workers,
+            standing: Standing::new(),
         })
     }
 
@@ -178,11 +182,27 @@ impl Hook {
         match sent {
             Ok(Ok(response)) => {
                 let answer = answer::read(self, response, deadline).await;
-                let cacheable = answer.cacheable && !matches!(answer.word, Word::Failed(_));
+                let failed = matches!(answer.word, Word::Failed(_));
+                self.tell(failed.then_some("an answer that decides nothing"));
+                let cacheable = answer.cacheable && !failed;
                 (self.send_to_sign_in(call, answer.word), cacheable)
             }
-            Ok(Err(error)) => (Word::Failed(reason_of(&error)), false),
-            Err(_) => (Word::Failed(AuthReason::HookTimeout), false),
+            Ok(Err(error)) => {
+                self.tell(Some(&error.detail));
+                (Word::Failed(reason_of(&error)), false)
+            }
+            Err(_) => {
+                self.tell(Some("no answer in time"));
+                (Word::Failed(AuthReason::HookTimeout), false)
+            }
+        }
+    }
+
+    fn tell(&self, failure: Option<&str>) {
+        let target = &self.upstream.spec().target;
+        match failure {
+            Some(error) => self.standing.failed(target, error, self.policy.fail_open),
+            None => self.standing.decided(target),
         }
     }
 
