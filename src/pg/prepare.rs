@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::failure::ConnectFailure;
 use super::migrate::lock::LockError;
 use super::migrate::{self, Event, Job, MigrateError, Outcome};
 use super::provision::{
@@ -62,6 +63,11 @@ pub struct PrepareFailure {
     /// Whether trying again may help: the connection was lost. SQL errors are
     /// tried again only when a file changes.
     pub retry: bool,
+    /// Whether it is worth another look now and then all the same: somebody may
+    /// resolve it in the database.
+    pub look_again: bool,
+    /// Why there was no session, if that is what failed.
+    pub cause: Option<ConnectFailure>,
 }
 
 /// What is being done, for those who wait. Cheap to clone.
@@ -93,6 +99,8 @@ pub async fn prepare(preparation: Preparation<'_>) -> Result<Prepared, PrepareFa
     prepared.map_err(|error| PrepareFailure {
         message: error.to_string(),
         retry: error.is_transient(),
+        look_again: matches!(&error, PrepareError::Migrate(error) if error.is_resolvable()),
+        cause: error.session().and_then(SessionError::connect_failure),
     })
 }
 
@@ -297,16 +305,25 @@ impl PrepareError {
 
     /// Whether there was nobody to talk to.
     pub(super) fn is_unreachable(&self) -> bool {
-        let session = match self {
-            Self::Migrate(error) => return error.is_unreachable(),
+        let is_held = matches!(
+            self,
+            Self::Migrate(MigrateError::Lock(LockError::Held { .. }))
+                | Self::Provision(ProvisionError::Lock(LockError::Held { .. }))
+        );
+        let session = self.session();
+        is_held || session.is_some_and(|error| !matches!(error, SessionError::Sql(_)))
+    }
+
+    /// What went wrong with a session, if that is what it was.
+    fn session(&self) -> Option<&SessionError> {
+        match self {
+            Self::Migrate(error) => error.session(),
             Self::Provision(
                 ProvisionError::Session(error) | ProvisionError::Lock(LockError::Session(error)),
             )
-            | Self::Session(error) => error,
-            Self::Provision(ProvisionError::Lock(LockError::Held { .. })) => return true,
-            Self::Provision(_) | Self::MayNot { .. } => return false,
-        };
-        !matches!(session, SessionError::Sql(_))
+            | Self::Session(error) => Some(error),
+            Self::Provision(_) | Self::MayNot { .. } => None,
+        }
     }
 }
 

@@ -87,12 +87,15 @@ async fn open(following: &Following) -> bool {
         };
         tell(database, &failure);
         if was_open {
-            return failure.retry;
+            return failure.retry || failure.look_again;
         }
-        diagnose(following).await;
+        match &failure.cause {
+            Some(cause) => database.pool.missed(cause.clone()),
+            None => diagnose(following).await,
+        }
         record(following, false, Duration::ZERO);
         if !failure.retry {
-            return false;
+            return failure.look_again;
         }
         let jittered = pause.mul_f64(1.0 - JITTER * fastrand::f64());
         tokio::time::sleep(jittered).await;
@@ -105,6 +108,7 @@ fn tell(database: &Database, failure: &PrepareFailure) {
     let PrepareFailure {
         message: error,
         retry,
+        ..
     } = failure;
     let service = &database.pool.name;
     if database.set_obstacle(Some(error.clone())) {
@@ -145,6 +149,8 @@ async fn open_pool(
     let retry = |message: String| PrepareFailure {
         message,
         retry: true,
+        look_again: false,
+        cause: None,
     };
     let settings = made
         .map_err(|error| retry(error.to_string()))?

@@ -212,6 +212,55 @@ fn a_change_of_what_runs_never_lowers_readiness() {
     assert_eq!(unready, [[Some(200); 3]; 0]);
 }
 
+#[test]
+fn what_is_mended_in_the_database_needs_no_restart() {
+    let _machine = shared_machine();
+    let site = Site::new(Cluster::shared(), "mended");
+    site.migration(
+        "users",
+        "1_half.sql",
+        "-- no-transaction\nCREATE TABLE one (x int);\nSELECT oops;",
+    );
+    let daemon = start(&site, "isolation: shared");
+    wait_until("it is named", MINUTE, || {
+        readiness(&daemon).contains("1_half.sql:3: column")
+    });
+    // The file is right now, but its beginning has run.
+    site.migration(
+        "users",
+        "1_half.sql",
+        "-- no-transaction\nCREATE TABLE one (x int);",
+    );
+    wait_until("a person is asked for", MINUTE, || {
+        readiness(&daemon).contains("1_half.sql was begun without a transaction")
+    });
+    site.must(&["migrate", "resolve", "1", "--applied"]);
+    wait_until("nothing is said of it", MINUTE, || {
+        !readiness(&daemon).contains("1_half.sql")
+    });
+    assert_eq!(
+        site.sql_as("users", "SELECT count(*) FROM one"),
+        Ok("0".to_owned())
+    );
+    drop(daemon);
+    // Somebody else makes the database, later.
+    let plain = tenant(Cluster::shared(), "later");
+    let missing = format!("{plain}_missing");
+    let file = crate::support::sql::service_as(Cluster::shared(), &plain, PASSWORD, &missing, "");
+    let file = file.replace("  migrations: false\n", "");
+    let tree = Tree::with(&[("shop/users", &file)]);
+    let daemon = Setup::new(&tree).spawn();
+    daemon.wait_for_line(&["the database cannot be reached", "unknown_database"]);
+    site.cluster.sql(
+        "postgres",
+        &format!("CREATE DATABASE {missing} OWNER {plain}"),
+    );
+    wait_until("it is used", MINUTE, || {
+        let select = json!({"query": "select 1", "params": []});
+        crate::support::sql::post(&daemon, "/sql", &select).status == 200
+    });
+}
+
 /// What the pool and its login may not be.
 #[test]
 fn a_login_with_privileges_is_no_role_of_a_service() {

@@ -298,6 +298,42 @@ fn a_transaction_ends_with_its_process_or_its_service() {
 }
 
 #[test]
+fn a_transaction_that_nobody_uses_is_rolled_back() {
+    let _machine = shared_machine();
+    let cluster = Cluster::shared();
+    let (_tree, daemon, name) = daemon_with(cluster, "idle", "  max: 4\n");
+    query(&daemon, "create table t (x int)", &json!([]));
+    let (idle, busy) = (begin(&daemon), begin(&daemon));
+    let insert = body("insert into t values (1)");
+    for place in [&idle, &busy] {
+        assert_eq!(post(&daemon, &format!("{place}/sql"), &insert).status, 200);
+    }
+    let open = format!(
+        "select count(*) from pg_stat_activity where usename = '{name}' and state like 'idle in%'"
+    );
+    // One that is used lives on meanwhile.
+    let mut used = Instant::now();
+    let took = wait_until("the idle one is over", 3 * SOON, || {
+        if used.elapsed() > Duration::from_secs(10) {
+            used = Instant::now();
+            assert_eq!(
+                post(&daemon, &format!("{busy}/sql"), &body("select 1")).status,
+                200
+            );
+        }
+        cluster.sql("postgres", &open) == "1"
+    });
+    assert!(took > Duration::from_secs(25), "{took:?}");
+    let gone = post(&daemon, &format!("{idle}/commit"), &json!({}));
+    assert_eq!((gone.status, gone.cause()), (410, "tx_expired".to_owned()));
+    assert_eq!(
+        post(&daemon, &format!("{busy}/commit"), &json!({})).status,
+        200
+    );
+    assert_eq!(rows(&daemon, "select count(*) from t"), json!([["1"]]));
+}
+
+#[test]
 fn a_client_that_reads_slowly_holds_no_session() {
     let _machine = shared_machine();
     let (_tree, daemon, _) = daemon_with(Cluster::shared(), "slow", "  max: 1\n");

@@ -3,12 +3,12 @@
 
 use serde_json::json;
 
-use crate::support::client::{Request, Response};
+use crate::support::client::{Client, Request, Response};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::postgres::{Cluster, PASSWORD};
-use crate::support::sql::{daemon_with, post, request, service_as, tenant};
+use crate::support::sql::{SERVICE, daemon_with, post, request, service_as, tenant};
 use crate::support::tree::Tree;
-use crate::support::wait::shared_machine;
+use crate::support::wait::{SOON, shared_machine, wait_for, wait_until};
 
 const USERS: &str = "the-token-of-users";
 const ORDERS: &str = "the-token-of-orders";
@@ -141,4 +141,45 @@ fn with_several_services_one_without_a_token_is_shut() {
         .header("Authorization", &format!("Bearer {USERS}"))
         .send(daemon.sql);
     refused(&shown, 403, "auth_denied");
+}
+
+#[test]
+fn another_token_is_in_force_with_the_reload() {
+    let _machine = shared_machine();
+    let cluster = Cluster::shared();
+    let token = |token: &str| format!("  doorToken: {token}\n");
+    let (tree, daemon, _) = daemon_with(cluster, "rotated", &token(USERS));
+    let file = std::fs::read_to_string(tree.file(SERVICE)).expect("the file is ours");
+    let ask = |token: &str| {
+        request("/users/sql", &select())
+            .header("Authorization", &format!("Bearer {token}"))
+            .send(daemon.sql)
+    };
+    assert_eq!(ask(USERS).status, 200);
+    tree.replace(SERVICE, file.replace(USERS, ORDERS));
+    assert_eq!(daemon.reload().status, 200);
+    wait_until("the new one opens", SOON, || ask(ORDERS).status == 200);
+    refused(&ask(USERS), 401, "auth_denied");
+    refused(&post(&daemon, "/sql", &select()), 401, "auth_denied");
+}
+
+#[test]
+fn a_full_door_says_so_and_has_room_again() {
+    let _machine = shared_machine();
+    let (_tree, daemon, _) = daemon_with(Cluster::shared(), "full", "");
+    let mut held = Vec::new();
+    let (full, _) = wait_for("the door is full", SOON, || {
+        for _ in 0..64 {
+            held.push(Client::connect(daemon.sql).expect("the kernel accepts"));
+        }
+        let response = request("/sql", &select()).try_send(daemon.sql).ok()?;
+        (response.status == 503).then_some(response)
+    });
+    assert_eq!(full.cause(), "overloaded");
+    assert!(held.len() >= 1024, "{}", held.len());
+    drop(held);
+    wait_until("there is room again", SOON, || {
+        let response = request("/sql", &select()).try_send(daemon.sql);
+        response.is_ok_and(|response| response.status == 200)
+    });
 }

@@ -102,6 +102,10 @@ fn what_is_wrong_from_the_start_is_named() {
     let at = |from: &str, to: &str| good.replacen(from, to, 1);
     let tls = "  tls: {mode: require}\n";
     for (expected, file) in [
+        (
+            "no_answer",
+            at(&port, &format!("  port: {}\n", says_nothing())),
+        ),
         ("wrong_password", file(&name, "not-the-password", &name, "")),
         (
             "unknown_database",
@@ -121,9 +125,32 @@ fn what_is_wrong_from_the_start_is_named() {
             at(&port, &format!("  port: {stripper}\n")) + tls,
         ),
     ] {
-        let (tree, daemon) = spawn(&file);
-        says(&tree, &daemon, expected);
+        // As it is, and with a database that is prepared first.
+        let prepared = file.replace("  provision: false\n  migrations: false\n", "");
+        for (file, is_prepared) in [(&file, false), (&prepared, true)] {
+            let (tree, daemon) = spawn(file);
+            says(&tree, &daemon, expected);
+            daemon.wait_for_line(&["the database cannot be reached", expected]);
+            // The read-only one can be prepared as far as there is anything to do.
+            if is_prepared && expected != "read_only" {
+                daemon.wait_for_line(&["the database is not ready yet"]);
+                let ready = Request::get("/readyz/users").send(daemon.observe);
+                let said = ready.text();
+                assert!(
+                    said.contains("the database of shop/users: "),
+                    "{expected}: {said}"
+                );
+            }
+        }
     }
+}
+
+/// Accepts connections and leaves it at that.
+fn says_nothing() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    port
 }
 
 /// A port whose queue is full: the kernel drops whoever asks.

@@ -58,10 +58,11 @@ impl MigrateError {
             Self::Statement { error, .. } => error.is_transient(),
             Self::Lock(LockError::Held { .. }) => true,
             Self::Files(FilesError::Read { .. }) => true,
+            // A Job may provision.
+            Self::NoSchema { .. } => true,
             Self::Files(_)
             | Self::Refused(_)
             | Self::Script { .. }
-            | Self::NoSchema { .. }
             | Self::History { .. }
             | Self::LostLock { .. }
             | Self::LeftTransaction { .. }
@@ -69,15 +70,23 @@ impl MigrateError {
         }
     }
 
-    /// Whether there was nobody to talk to.
-    pub(in crate::pg) fn is_unreachable(&self) -> bool {
-        let session = match self {
-            Self::Statement { error, .. } => error,
-            Self::Session(error) | Self::Lock(LockError::Session(error)) => error,
-            Self::Lock(LockError::Held { .. }) => return true,
-            _ => return false,
+    /// Whether a person may mend it in the database, without a file being
+    /// touched.
+    pub(in crate::pg) fn is_resolvable(&self) -> bool {
+        let Self::Refused(refusals) = self else {
+            return false;
         };
-        !matches!(session, SessionError::Sql(_))
+        let mut refusals = refusals.iter();
+        refusals.any(|refusal| matches!(refusal, Refusal::Unfinished { .. }))
+    }
+
+    /// What went wrong with the session, if that is what it was.
+    pub(in crate::pg) fn session(&self) -> Option<&SessionError> {
+        match self {
+            Self::Statement { error, .. } => Some(error),
+            Self::Session(error) | Self::Lock(LockError::Session(error)) => Some(error),
+            _ => None,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Login;
 use super::backend::{self, Peer, load_tls};
-use super::failure::{ConnectFailure, Phase};
+use super::failure::{ConnectFailure, Phase, ServerError};
 use super::names;
 use crate::model::{DatabaseReset, DatabaseSpec, DatabaseTls, ServiceName};
 use stream::{Dialled, LoginStream};
@@ -65,6 +65,20 @@ impl SessionError {
         }
     }
 
+    /// Why there was no session, where that is what failed.
+    pub(super) fn connect_failure(&self) -> Option<ConnectFailure> {
+        match self {
+            Self::Unreachable { failure, .. } => Some(failure.clone()),
+            Self::Refused { error, .. } => Some(ConnectFailure::refused(ServerError {
+                severity: error.severity().to_owned(),
+                code: error.code().code().to_owned(),
+                message: error.message().to_owned(),
+                ..ServerError::default()
+            })),
+            Self::Lost(_) | Self::Sql(_) => None,
+        }
+    }
+
     /// Whether role or password are wrong.
     pub(super) fn is_bad_password(&self) -> bool {
         matches!(
@@ -77,8 +91,9 @@ impl SessionError {
     /// server is away, starting, stopping, full, or somebody was in the way.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Lost(_) => true,
-            Self::Refused { error, .. } | Self::Sql(error) => {
+            // What a server refuses can be mended there.
+            Self::Unreachable { .. } | Self::Lost(_) | Self::Refused { .. } => true,
+            Self::Sql(error) => {
                 let code = error.code().code();
                 // Connection, resources, operator; deadlock and lock timeout.
                 ["08", "53", "57P", "40"]

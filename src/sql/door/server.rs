@@ -1,7 +1,7 @@
 //! Accepting, reading, answering.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use super::transactions::{SWEEP, Transactions};
 use super::{Door, gate, route};
 use crate::model::{Kind, ServiceName, SqlSettings};
 use crate::pg::Database;
-use crate::reply::facts;
+use crate::reply::{facts, raw};
 use crate::telemetry::log::ErrorLine;
 use crate::telemetry::supervise::Supervisor;
 use crate::trace::{IdGenerator, RequestId, request_id};
@@ -72,19 +72,30 @@ async fn accept(listener: TcpListener, door: Door) -> io::Result<Infallible> {
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                    let served = serve_connection(stream, peer.ip(), door.clone());
-                    connections.spawn(async move {
-                        served.await;
-                        drop(place);
-                    });
-                }
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    turn_away(stream);
+                    continue;
+                };
+                let served = serve_connection(stream, peer.ip(), door.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "the SQL door cannot accept connections");
                 sleep(ACCEPT_REST).await;
             }
         }
+    }
+}
+
+/// Every place is taken: says so and hangs up. A new socket's send buffer is
+/// empty, so the answer fits or the client is not there.
+fn turn_away(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        // Whether it arrives is the client's affair.
+        let _ = stream.write(&raw(Kind::Overloaded, None));
     }
 }
 
