@@ -118,10 +118,11 @@ fn one(
     let timeout = context.duration(&format!("{key}.timeout"), raw.timeout, seconds(30));
     let retries = framework.retries.or(raw.retries).unwrap_or(0);
     if retries > MAX_RETRIES {
-        context.report.error(
-            &format!("{key}.retries"),
-            format!("must be at most {MAX_RETRIES}"),
-        );
+        let message = format!("must be at most {MAX_RETRIES}");
+        match framework.retries {
+            Some(_) => context.report.environment("SERVICE_CALL_RETRIES", message),
+            None => context.report.error(&format!("{key}.retries"), message),
+        }
     }
     if raw.local_port == Some(0) {
         context.report.error(

@@ -40,9 +40,10 @@ fn who(list: &Who) -> String {
 impl List<'_> {
     pub(super) fn auth(&mut self, policy: &AuthPolicy) {
         let default = self.defaults.framework.strategy.as_ref();
-        let variable = default.map(|(name, _)| *name).filter(|_| policy.explicit);
+        let named = default.map(|(name, _)| *name);
+        let variable = named.filter(|_| policy.explicit);
         match &policy.requirement {
-            Requirement::None => self.add_from("auth.strategy", "none", variable),
+            Requirement::None => self.add_from("auth.strategy", "none", named),
             Requirement::AnyOf(list) if list.len() == 1 => {
                 self.add_from("auth.strategy", names(list), variable);
             }
@@ -180,10 +181,16 @@ impl List<'_> {
         self.add_time(&format!("{key}.connectTimeout"), dependency.connect_timeout);
         self.over(&format!("{key}.retries"), dependency.retries, retries_from);
         match &dependency.breaker {
-            None => self.add(&format!("{key}.breaker"), "off"),
+            None => {
+                let switch = call.breaker_enabled.map(|_| "CIRCUIT_BREAKER_ENABLED");
+                self.over(&format!("{key}.breaker"), "off", switch);
+            }
             Some(breaker) => {
-                self.add(&format!("{key}.breaker.failures"), breaker.failures);
-                self.add_time(&format!("{key}.breaker.open"), breaker.open);
+                let failures = call.breaker_threshold.map(|_| "CIRCUIT_BREAKER_THRESHOLD");
+                let open = call.breaker_timeout.map(|_| "CIRCUIT_BREAKER_TIMEOUT");
+                let of = |name: &str| format!("{key}.breaker.{name}");
+                self.over(&of("failures"), breaker.failures, failures);
+                self.over(&of("open"), show(breaker.open), open);
             }
         }
         let own = self.places.has(&format!("{key}.credential"));
@@ -207,6 +214,7 @@ impl List<'_> {
         let env = &self.defaults.framework.database;
         let url = env.url.as_ref().map(|_| "DATABASE_URL");
         let isolation_from = env.isolation.map(|_| "DATABASE_ISOLATION");
+        let port_from = url.or(env.port.as_ref().map(|(name, _)| *name));
         let host_from = url.or(env.host.as_ref().map(|(name, _)| *name));
         let user_from = url.or(env.user.as_ref().map(|(name, _)| *name));
         let database_from = url.or(env.database.as_ref().map(|(name, _)| *name));
@@ -218,7 +226,9 @@ impl List<'_> {
         self.add_from("database.isolation", isolation, isolation_from);
         self.add("database.migrations", database.migrations);
         // The parts of a URL are as secret as the reference it came from.
-        let is_hidden = self.places.is_resolved("database.url");
+        let below = self.defaults.places.is_resolved("database.url");
+        let own = self.places.exact("database.url").is_some();
+        let is_hidden = self.places.is_resolved("database.url") || (below && !own && url.is_none());
         let shown = |text: &str| {
             if is_hidden {
                 super::MASK.to_owned()
@@ -238,7 +248,7 @@ impl List<'_> {
         for (key, value, variable) in login {
             self.add_from(key, value, variable);
         }
-        self.add_from("database.port", database.port, host_from);
+        self.add_from("database.port", database.port, port_from);
         if database.password.is_some() {
             self.add_secret("database.password", password_from);
         }

@@ -167,6 +167,53 @@ fn effective(compilation: &Compilation) -> Vec<EffectiveValue> {
 }
 
 #[test]
+fn what_is_in_force_says_where_it_comes_from() {
+    let text = "\
+port: 3001
+database: {url: 'postgres://u:p@db:5/base'}
+dependencies: [{name: pay, address: 'pay:1', retries: 1, breaker: {failures: 3, open: 1s}}]
+";
+    let case = one(text)
+        .env("SERVICE_CALL_RETRIES", "2")
+        .env("CIRCUIT_BREAKER_THRESHOLD", "7")
+        .env("SERVICE_AUTH_STRATEGY", "none")
+        .env("POSTGRES_PORT", "6");
+    let values = effective(&case.compile());
+    let of = |key: &str| {
+        let value = values.iter().find(|value| value.key == key);
+        let value = value.unwrap_or_else(|| panic!("no {key}"));
+        (value.value.as_str(), value.origin.as_str())
+    };
+    let file = "services/shop/cart/service.config.yaml";
+    let url = format!("{file}:2:12");
+    for (key, expected) in [
+        ("auth.strategy", ("none", "env SERVICE_AUTH_STRATEGY")),
+        ("database.host", ("db", &*url)),
+        ("database.port", ("5", &*url)),
+        ("database.database", ("base", &*url)),
+        ("database.user", ("u", &*url)),
+        ("database.password", ("***", &*url)),
+        ("database.max", ("20", "default")),
+        ("dependencies[0].retries", ("2", "env SERVICE_CALL_RETRIES")),
+        (
+            "dependencies[0].breaker.failures",
+            ("7", "env CIRCUIT_BREAKER_THRESHOLD"),
+        ),
+        (
+            "dependencies[0].breaker.open",
+            ("1s", &*format!("{file}:3:81")),
+        ),
+    ] {
+        assert_eq!(of(key), expected, "{key}");
+    }
+    let refused = one(text).env("SERVICE_CALL_RETRIES", "11").problems();
+    assert!(
+        refused.contains("SERVICE_CALL_RETRIES: must be at most 10"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn no_secrets_counts_references_as_present() {
     let text = "\
 port: ${env:PORT}
