@@ -226,12 +226,13 @@ fn what_is_large_does_not_add_up() {
             client.join().expect("no panic");
         }
     };
-    flood(3);
-    let before = daemon.resident_kib();
-    flood(3);
-    let after = daemon.resident_kib();
-    // What the allocator keeps for the next ones does not grow.
-    assert!(after < before + 48 * 1024, "{before} KiB, then {after} KiB");
+    for _ in 0..3 {
+        flood(2);
+    }
+    // What 48 such queries would add up to is half a gigabyte; what eight
+    // need at once, the allocator may keep for the next ones.
+    let resident = daemon.resident_kib();
+    assert!(resident < 320 * 1024, "{resident} KiB");
 }
 
 #[test]
