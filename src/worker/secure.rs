@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::port::{Arrival, Port};
 use crate::drain::Phase;
-use crate::net;
 use crate::net::tls::{HandshakeFailure, PeerCertificate, Secured, ServerTls};
+use crate::net::{self, End, Watch};
 use crate::telemetry::metrics::Handshake;
 
 /// Failed handshakes told of one by one per second, worker and port; more are
@@ -98,7 +99,10 @@ impl Port {
         tls: Arc<ServerTls>,
     ) {
         let watch = Rc::clone(&arrival.watch);
-        let late = std::future::poll_fn(|context| {
+        if !self.speaks(&stream, &watch).await {
+            return;
+        }
+        let late = poll_fn(|context| {
             let stalled = watch.poll_stalled(context).is_ready();
             match stalled || self.phase() == Phase::Cut {
                 true => Poll::Ready(()),
@@ -138,6 +142,19 @@ impl Port {
             biased;
             () = registered.peer.ended.cancelled() => {}
             () = self.converse(stream, arrival, spoken) => {}
+        }
+    }
+
+    /// Waits for a client's first byte. `false` where it has not come as the port
+    /// closes: nobody is waited for who has asked for nothing.
+    async fn speaks(&self, stream: &TcpStream, watch: &Watch) -> bool {
+        let mut byte = [0];
+        let unheard = poll_fn(|context| self.listening().poll_unheard(watch, context));
+        tokio::select! {
+            biased;
+            // One that is broken shows that in the handshake, as one that is late.
+            _ = stream.peek(&mut byte) => true,
+            end = unheard => !matches!(end, End::Finished),
         }
     }
 

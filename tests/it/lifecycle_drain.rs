@@ -3,6 +3,7 @@
 //! The rule: a request of which the client had sent a byte before the listener
 //! closed is answered, unless its connection was announced as closing.
 
+use std::net::TcpStream;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::support::daemon::Setup;
 use crate::support::figures::figure;
 use crate::support::files::open;
 use crate::support::message::Unread;
+use crate::support::pki::{Authority, Secure};
 use crate::support::ports::free_port;
 use crate::support::scripts::{self, Routes};
 use crate::support::seed::{seconds, seed};
@@ -292,4 +294,37 @@ fn what_waits_in_the_accept_queue_is_served() {
     }
     let (status, _) = daemon.wait_for_exit(SOON);
     assert_eq!(status.code(), Some(0));
+}
+
+/// Load balancers and browsers hold connections open that they may never use.
+#[test]
+fn a_client_that_said_nothing_holds_up_no_drain() {
+    let _machine = shared_machine();
+    let (app, authority) = (App::start(scripts::ok), Authority::new("shop"));
+    for tls in ["", "tls: {cert: server.pem, key: server.key}\n"] {
+        let (port, tree) = (free_port(), Tree::new());
+        authority
+            .server()
+            .write(&tree.folder("shop/cart"), "server");
+        let text = format!(
+            "port: {port}\nupstream: {}\nhealthCheck: false\nauth: none\n{tls}",
+            app.port()
+        );
+        tree.write("shop/cart", text);
+        let mut daemon = Setup::new(&tree)
+            .process("shutdown: {accept: 200ms, deadline: 25s}")
+            .start();
+        let silent = [(); 3].map(|()| TcpStream::connect(("127.0.0.1", port)).unwrap());
+        let secure = Secure::new(&[&authority], None);
+        let mut client = match tls {
+            "" => Client::connect(port).unwrap(),
+            _ => Client::connect_secure(port, &secure).unwrap(),
+        };
+        // Served, so those before it were accepted.
+        assert_eq!(client.exchange(&Request::get("/")).unwrap().status, 200);
+        daemon.signal("TERM");
+        let (status, _) = daemon.wait_for_exit(Duration::from_secs(5));
+        assert_eq!(status.code(), Some(0), "{tls}");
+        drop((silent, client));
+    }
 }

@@ -71,6 +71,7 @@ mod sql_guard;
 mod sql_nemesis;
 mod sql_pool;
 mod tls_calls;
+mod tls_check;
 mod tls_clients;
 mod tls_http2;
 mod tls_rotation;

@@ -232,14 +232,19 @@ impl<T: Transport> Exporter<T> {
     }
 }
 
-/// The receiver of traces at an endpoint, which may name it itself.
-fn address(endpoint: &str) -> Option<Uri> {
+/// The receiver of traces at an endpoint, which may name it itself, and have a
+/// query.
+pub(super) fn address(endpoint: &str) -> Option<Uri> {
     let uri: Uri = endpoint.parse().ok()?;
     let base = uri.path().trim_end_matches('/');
-    let path = match base.ends_with(otlp::TRACES_PATH) {
+    let mut path = match base.ends_with(otlp::TRACES_PATH) {
         true => base.to_owned(),
         false => format!("{base}{}", otlp::TRACES_PATH),
     };
+    if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
+        path.push('?');
+        path.push_str(query);
+    }
     Uri::builder()
         .scheme(uri.scheme()?.clone())
         .authority(uri.authority()?.clone())

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as PublicSpan;
 use prost::Message as _;
 
-use super::export::{Verdict, judge};
+use super::export::{Verdict, address, judge};
 use super::*;
 use crate::model::TraceId;
 
@@ -234,6 +234,24 @@ fn whose_error_it_is() {
     );
     let left = of(None, Some(Cause::ClientClosed));
     assert_eq!(left, (fine.clone(), fine));
+}
+
+#[test]
+fn endpoints_name_the_receiver_or_not() {
+    for (endpoint, expected) in [
+        ("http://c:4318", "http://c:4318/v1/traces"),
+        ("http://c:4318/", "http://c:4318/v1/traces"),
+        ("http://c:4318/v1/traces/", "http://c:4318/v1/traces"),
+        ("https://[::1]/otlp", "https://[::1]/otlp/v1/traces"),
+        (
+            "https://c/otlp/?key=a&b",
+            "https://c/otlp/v1/traces?key=a&b",
+        ),
+        ("https://c?", "https://c/v1/traces"),
+    ] {
+        let found = address(endpoint).map(|uri| uri.to_string());
+        assert_eq!(found.as_deref(), Some(expected), "{endpoint}");
+    }
 }
 
 #[test]
