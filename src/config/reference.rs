@@ -246,3 +246,120 @@ fn every_key_of_the_hand_written_tables_exists() {
     }
     assert!(count > 40, "{count} keys");
 }
+
+/// The keys that a table's code names within braces, below `base`, with what is
+/// written as their default: `{a: 1, b{c | d}, e: x|y}`.
+fn inside(code: &str, base: &str) -> Vec<(String, Option<String>)> {
+    struct Level {
+        prefix: String,
+        last: String,
+        valued: bool,
+        expects: bool,
+    }
+    let level = |prefix: &str| Level {
+        prefix: prefix.to_owned(),
+        last: prefix.to_owned(),
+        valued: false,
+        expects: false,
+    };
+    let mut found = Vec::new();
+    let mut levels = vec![level(base)];
+    let mut rest = code;
+    while let Some(first) = rest.chars().next() {
+        let Some(top) = levels.last_mut() else { break };
+        let word = rest
+            .find(|byte: char| !byte.is_ascii_alphanumeric())
+            .unwrap_or(rest.len());
+        let mut taken = first.len_utf8();
+        match first {
+            '{' => {
+                let mut below = level(&top.last);
+                below.expects = true;
+                levels.push(below);
+            }
+            '}' => drop(levels.pop()),
+            ',' => top.expects = true,
+            '|' => top.expects = !top.valued,
+            '[' => taken = rest.find(']').map_or(rest.len(), |end| end + 1),
+            _ if word > 0 && top.expects => {
+                top.last = format!("{}.{}", top.prefix, &rest[..word]);
+                (top.expects, top.valued) = (false, rest[word..].starts_with(':'));
+                taken = word;
+                let behind = rest[word..].strip_prefix(": ");
+                let default = behind.filter(|behind| !behind.starts_with(['{', '[']));
+                let default = default.map(|behind| match behind.strip_prefix('"') {
+                    Some(quoted) => quoted.split('"').next().unwrap_or_default(),
+                    None => behind.split([',', '}']).next().unwrap_or_default(),
+                });
+                if let Some(default) = default {
+                    // The quotes and the colon, too.
+                    let quotes = if rest[word + 2..].starts_with('"') {
+                        2
+                    } else {
+                        0
+                    };
+                    taken = word + 2 + default.len() + quotes;
+                }
+                // Words to choose from are no default.
+                let default = default.filter(|text| !text.contains('|'));
+                found.push((top.last.clone(), default.map(|text| text.trim().to_owned())));
+            }
+            _ if word > 0 => taken = word,
+            _ => {}
+        }
+        rest = &rest[taken..];
+    }
+    found
+}
+
+/// Not keys, or said in other words there.
+const ELSEWHERE: [&str; 4] = ["else", "claim", "scope", "connectTimeout"];
+
+#[test]
+fn keys_and_defaults_within_the_tables_are_those_of_the_code() {
+    let (service, process) = (schema::service(), schema::process());
+    let rows = |root| -> BTreeMap<String, String> {
+        let rows = Pages::of(root).into_iter();
+        rows.map(|row| (row.path, row.meaning)).collect()
+    };
+    let (service, process) = (rows(&service), rows(&process));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = std::fs::read_to_string(path).expect("the page");
+    let (mut known, mut prefix) = (&service, "");
+    let mut counts = (0, 0);
+    for line in text.lines() {
+        match line {
+            "### `auth`" => prefix = "auth.",
+            "### `database`" => prefix = "database.",
+            line if line.starts_with("## Process settings") => (known, prefix) = (&process, ""),
+            line if line.starts_with("## Environment") => break,
+            _ => {}
+        }
+        let line = line.replace("\\|", "|");
+        let mut codes = line.split('`').skip(1).step_by(2);
+        let Some(key) = line.strip_prefix("| `").and_then(|_| codes.next()) else {
+            continue;
+        };
+        let key = format!("{prefix}{key}");
+        for code in codes.filter(|code| code.contains('{') && !code.starts_with("{name}")) {
+            for (path, default) in inside(code, &key) {
+                let name = path.rsplit('.').next().unwrap_or_default();
+                if ELSEWHERE.contains(&name) {
+                    continue;
+                }
+                let of_list = path.replacen(&key, &format!("{key}[]"), 1);
+                let meaning = known.get(&path).or_else(|| known.get(&of_list));
+                let meaning = meaning.unwrap_or_else(|| panic!("no key `{path}`: {line}"));
+                counts.0 += 1;
+                if let Some(default) = default.filter(|default| !default.is_empty()) {
+                    assert!(meaning.contains(&default), "{path}: {default}? {meaning}");
+                    counts.1 += 1;
+                }
+            }
+        }
+    }
+    assert!(
+        counts.0 > 100 && counts.1 > 45,
+        "{counts:?} keys and defaults"
+    );
+}
