@@ -104,6 +104,9 @@ def rows(results):
         cpu(7, "access log of all: CPU", "observe", "outrigger", 1.25, "outrigger, log of all"),
         cpu(7, "spans exported at rate 1: CPU", "observe", "outrigger", 1.25,
             "outrigger, spans at rate 1"),
+        cpu(8, "SQL door, reset always: CPU", "sql", "node, pg", 0.45),
+        ratio(results, 8, "SQL door, reset always: requests/s", "sql", ("outrigger", "node, pg"),
+              None, "rps", least=2.0),
     ]
     return made
 

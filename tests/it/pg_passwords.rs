@@ -50,13 +50,8 @@ impl Curious {
 
 /// Reads the startup message, asks, and reads to the end.
 fn ask(mut stream: TcpStream, request: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length)?;
-    let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
-    stream.read_exact(&mut rest)?;
-    let mut message = vec![b'R'];
-    message.extend_from_slice(&(request.len() as u32 + 4).to_be_bytes());
-    message.extend_from_slice(request);
+    read_startup(&mut stream)?;
+    let message = authentication(request);
     // In two pieces: what arrives slowly is judged as a whole.
     stream.write_all(&message[..3])?;
     stream.flush()?;
@@ -65,6 +60,64 @@ fn ask(mut stream: TcpStream, request: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut heard = Vec::new();
     stream.read_to_end(&mut heard)?;
     Ok(heard)
+}
+
+fn read_startup(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut rest)
+}
+
+fn authentication(request: &[u8]) -> Vec<u8> {
+    let mut message = vec![b'R'];
+    message.extend_from_slice(&(request.len() as u32 + 4).to_be_bytes());
+    message.extend_from_slice(request);
+    message
+}
+
+/// Offers SCRAM and asks for two milliards of rounds of hashing.
+fn keeps_busy(mut stream: TcpStream) -> std::io::Result<()> {
+    read_startup(&mut stream)?;
+    stream.write_all(&authentication(b"\0\0\0\x0aSCRAM-SHA-256\0\0"))?;
+    let mut head = [0; 5];
+    stream.read_exact(&mut head)?;
+    let [_, length @ ..] = head;
+    let mut first = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut first)?;
+    let first = String::from_utf8_lossy(&first).into_owned();
+    let nonce = first.split("r=").nth(1).unwrap_or_default();
+    let answer = format!("\0\0\0\x0br={nonce}x,s=c2FsdHNhbHRzYWx0,i=2000000000");
+    stream.write_all(&authentication(answer.as_bytes()))?;
+    stream.read_to_end(&mut Vec::new()).map(|_| ())
+}
+
+#[test]
+fn a_server_that_asks_for_endless_hashing_keeps_nobody_busy() {
+    let _machine = shared_machine();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(|| keeps_busy(stream));
+        }
+    });
+    let site = Site::new(Cluster::shared(), "busy");
+    let login = format!("host: 127.0.0.1, port: {port}, user: boss, password: the-boss-password");
+    site.service("users", &login);
+    let (code, output) = site.run(&["migrate", "up"]);
+    assert_eq!(code, 69, "{output}");
+    assert!(output.contains("SCRAM iterations"), "{output}");
+    let text = format!(
+        "port: {}\nauth: none\ndatabase: {{{login}, database: x, isolation: isolated, \
+         provision: false, migrations: false}}\n",
+        crate::support::ports::free_port()
+    );
+    let tree = Tree::with(&[(SERVICE, &text)]);
+    let daemon = Setup::new(&tree).spawn();
+    wait_until("the door says why", SOON, || {
+        said(&daemon).1 == "unsafe_authentication"
+    });
 }
 
 #[test]
@@ -172,7 +225,7 @@ fn a_clear_text_password_needs_verified_tls_and_md5_a_safe_way() {
     ] {
         let keys = format!(
             "host: localhost, port: {port}, database: {base}, user: {user}, password: {user}, \
-             tls: {tls}"
+             tls: {tls}, connectionTimeoutMillis: 10000"
         );
         site.service("users", &keys);
         let folder = site.tree.folder(&format!("{}/users", site.domain()));

@@ -227,9 +227,9 @@ fn what_is_large_does_not_add_up() {
         }
     };
     for _ in 0..3 {
-        flood(2);
+        flood(1);
     }
-    // What 48 such queries would add up to is half a gigabyte; what eight
+    // What 24 such queries would add up to is a quarter of a gigabyte; what eight
     // need at once, the allocator may keep for the next ones.
     let resident = daemon.resident_kib();
     assert!(resident < 320 * 1024, "{resident} KiB");

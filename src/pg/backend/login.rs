@@ -86,6 +86,21 @@ async fn authenticate(connection: &mut Connection) -> Result<(), ConnectFailure>
     }
 }
 
+/// Most rounds of hashing that a server may ask for; it asks for 4096 unless
+/// told otherwise. All of them are done at once, on the thread of every door.
+const MAX_ITERATIONS: u32 = 200_000;
+
+/// Refuses a `server-first-message` (RFC 5802 §7) that would keep us busy.
+pub(in crate::pg) fn check_iterations(server_first: &[u8]) -> Result<(), ConnectFailure> {
+    let mut attributes = server_first.split(|byte| *byte == b',');
+    let iterations = attributes.find_map(|attribute| attribute.strip_prefix(b"i="));
+    let iterations = iterations.and_then(|digits| std::str::from_utf8(digits).ok());
+    match iterations.and_then(|digits| digits.parse::<u32>().ok()) {
+        Some(count) if count <= MAX_ITERATIONS => Ok(()),
+        _ => Err(ConnectFailure::Method("more than 200000 SCRAM iterations")),
+    }
+}
+
 /// RFC 5802, RFC 7677; with channel binding where there is a channel to bind.
 async fn scram(
     connection: &mut Connection,
@@ -118,6 +133,7 @@ async fn scram(
     let Message::AuthenticationSaslContinue(body) = next(connection).await? else {
         return Err(ConnectFailure::Protocol);
     };
+    check_iterations(body.data())?;
     exchange
         .update(body.data())
         .map_err(|_| ConnectFailure::Protocol)?;

@@ -30,6 +30,7 @@ use tokio_util::io::poll_read_buf;
 pub use cancel::CancelToken;
 pub(super) use connect::{Passwords, Peer};
 pub use connect::{Target, TargetTls};
+pub(super) use login::check_iterations;
 pub use message::{BadStatement, Parameter, Statement};
 pub use state::{Flight, Transaction};
 pub use tls::load as load_tls;

@@ -1,34 +1,41 @@
 //! What `tokio-postgres` gets to speak through: a stream that is connected and
-//! encrypted already, and looks at how the server asks for the password before
-//! one is sent.
+//! encrypted already, and looks at what the server asks for during the login
+//! before an answer is made.
 
 use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready as polled};
 
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+use tokio_util::io::poll_read_buf;
 
-use crate::pg::backend::{Passwords, Transport};
+use crate::pg::backend::{Passwords, Transport, check_iterations};
 use crate::pg::failure::ConnectFailure;
 
 /// Tag, length and method of an authentication request (protocol, "Message
 /// Formats").
 const HEAD: usize = 9;
+/// Longest request that is waited for; longer ones are not read through.
+const LONGEST: usize = 64 * 1024;
 const AUTHENTICATION: u8 = b'R';
-const CLEARTEXT: [u8; 4] = 3_u32.to_be_bytes();
-const MD5: [u8; 4] = 5_u32.to_be_bytes();
+const CLEARTEXT: u32 = 3;
+const MD5: u32 = 5;
+const SASL: u32 = 10;
+const SASL_CONTINUE: u32 = 11;
 
 /// A stream at the beginning of a login.
 pub(super) struct LoginStream {
     transport: Transport,
     passwords: Passwords,
-    /// The first bytes of the server, held back until they are whole.
-    head: [u8; HEAD],
-    held: usize,
-    /// How many of them were handed out; `None` while more are to come.
-    given: Option<usize>,
+    /// Read and not handed out.
+    held: BytesMut,
+    /// How much of it was looked at.
+    judged: usize,
+    /// Whether the password has been asked for.
+    over: bool,
 }
 
 /// Hands the stream over as it is.
@@ -39,39 +46,55 @@ impl LoginStream {
         Self {
             transport,
             passwords,
-            head: [0; HEAD],
-            held: 0,
-            given: None,
+            held: BytesMut::new(),
+            judged: 0,
+            over: false,
         }
     }
 
-    /// Reads the first message's head and judges it.
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.given.is_none() {
-            let rest = self.head.get_mut(self.held..).unwrap_or_default();
-            let mut buffer = ReadBuf::new(rest);
-            polled!(Pin::new(&mut self.transport).poll_read(context, &mut buffer))?;
-            let count = buffer.filled().len();
-            self.held += count;
-            if count == 0 || self.held == HEAD {
-                self.judge()?;
-                self.given = Some(0);
+    /// Reads on until there is something that may be handed out.
+    fn poll_judged(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.judged == 0 && !self.over {
+            let read = poll_read_buf(Pin::new(&mut self.transport), context, &mut self.held);
+            if polled!(read)? == 0 {
+                self.over = true;
             }
+            while !self.over && self.judge()? {}
         }
         Poll::Ready(Ok(()))
     }
 
-    /// The password is asked for with the first message or not at all.
-    fn judge(&self) -> io::Result<()> {
-        let [tag, _, _, _, _, method @ ..] = self.head;
-        let whole = self.held == HEAD && tag == AUTHENTICATION;
-        let refused = match method {
-            CLEARTEXT if whole && !self.passwords.cleartext => "password",
-            MD5 if whole && !self.passwords.md5 => "md5",
-            _ => return Ok(()),
+    /// Looks at the next message; whether it was whole.
+    fn judge(&mut self) -> io::Result<bool> {
+        let rest = self.held.get(self.judged..).unwrap_or_default();
+        let Some((head, after)) = rest.split_first_chunk::<HEAD>() else {
+            return Ok(false);
         };
-        let failure = ConnectFailure::Method(refused);
-        Err(io::Error::new(io::ErrorKind::PermissionDenied, failure))
+        let [tag, l0, l1, l2, l3, m0, m1, m2, m3] = *head;
+        let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).unwrap_or(LONGEST);
+        let method = u32::from_be_bytes([m0, m1, m2, m3]);
+        // The length counts itself and the method.
+        let body = length.saturating_sub(8);
+        if tag != AUTHENTICATION || body > LONGEST {
+            self.over = true;
+            return Ok(true);
+        }
+        let Some(body) = after.get(..body) else {
+            return Ok(false);
+        };
+        let refused = match method {
+            CLEARTEXT if !self.passwords.cleartext => Some(ConnectFailure::Method("password")),
+            MD5 if !self.passwords.md5 => Some(ConnectFailure::Method("md5")),
+            SASL_CONTINUE => check_iterations(body).err(),
+            _ => None,
+        };
+        if let Some(failure) = refused {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, failure));
+        }
+        self.judged += HEAD + body.len();
+        // Nothing else is answered with what a password makes.
+        self.over = method != SASL;
+        Ok(true)
     }
 }
 
@@ -118,15 +141,18 @@ impl AsyncRead for LoginStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
-        polled!(stream.poll_head(context))?;
-        let given = stream.given.unwrap_or(HEAD);
-        let rest = stream.head.get(given..stream.held).unwrap_or_default();
-        if rest.is_empty() {
+        polled!(stream.poll_judged(context))?;
+        if stream.held.is_empty() {
             return Pin::new(&mut stream.transport).poll_read(context, buffer);
         }
-        let count = rest.len().min(buffer.remaining());
-        buffer.put_slice(rest.get(..count).unwrap_or_default());
-        stream.given = Some(given + count);
+        let allowed = match stream.over {
+            true => stream.held.len(),
+            false => stream.judged,
+        };
+        let count = allowed.min(buffer.remaining());
+        buffer.put_slice(stream.held.get(..count).unwrap_or_default());
+        stream.held.advance(count);
+        stream.judged = stream.judged.saturating_sub(count);
         Poll::Ready(Ok(()))
     }
 }
