@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::app::App;
+use crate::support::app::{App, Script};
 use crate::support::client::{Client, Request, Response};
 use crate::support::daemon::{Daemon, Setup};
 use crate::support::figures::figure;
@@ -16,7 +16,7 @@ use crate::support::pki::{Authority, Dates, Pair, Secure};
 use crate::support::ports::free_port;
 use crate::support::scripts;
 use crate::support::tree::{Tree, replace, swap_link};
-use crate::support::wait::{SOON, holds_for, shared_machine, wait_for, wait_until};
+use crate::support::wait::{SOON, holds_for, shared_machine, wait_until};
 
 const SERVICE: &str = "shop/cart";
 
@@ -29,7 +29,9 @@ struct House {
 
 impl House {
     fn new(tls: &str, auth: &str) -> Self {
-        let (app, port, tree) = (App::start(scripts::ok), free_port(), Tree::new());
+        let hung: (_, Box<dyn Script>) = ("/hung", Box::new(scripts::hung_stream));
+        let app = App::start(scripts::Routes(vec![hung]));
+        let (port, tree) = (free_port(), Tree::new());
         let authority = Authority::new("shop");
         let text = format!(
             "port: {port}\nupstream: {}\nhealthCheck: false\nauth: {auth}\ntls: {tls}\n",
@@ -218,6 +220,10 @@ fn peers_of_a_former_authority_are_ended() {
         client
     };
     let (former, mut present) = (open(&by_old), open(&by_new));
+    let mut busy = open(&by_old);
+    busy.send(&Request::get("/hung").bytes()).unwrap();
+    assert_eq!(busy.head().unwrap().0, 200);
+    assert_eq!(busy.exactly(14).unwrap(), b"9\r\ndata: 1\n\n\r\n");
     // Another key for the server alone ends nobody.
     house.authority.server().write(&folder, "server");
     daemon.reload();
@@ -228,11 +234,11 @@ fn peers_of_a_former_authority_are_ended() {
     );
 
     replace(&ca, new.pem());
-    let (_, took) = wait_for("the former peer is cut", Duration::from_secs(5), || {
-        (!former.is_open()).then_some(())
+    let took = wait_until("the former peer is cut", Duration::from_secs(5), || {
+        !former.is_open() && !busy.is_open()
     });
     figure!("a peer of a former authority: ended after {took:?}");
-    daemon.wait_for_line(&["connections ended", "1"]);
+    daemon.wait_for_line(&["connections ended"]);
     // With its ticket, too.
     let refused = Client::connect_secure(house.port, &by_old)
         .map_err(|error| error.to_string())
@@ -248,6 +254,40 @@ fn peers_of_a_former_authority_are_ended() {
         let mut client = Client::connect_secure(house.port, &by_new).unwrap();
         client.exchange(&Request::get("/")).unwrap().status == 200
     });
+}
+
+#[test]
+fn a_name_that_is_no_longer_listed_is_refused_from_the_next_request_on() {
+    let _machine = shared_machine();
+    let house = House::new(
+        "{cert: server.pem, key: server.key, clientCa: ca.pem}",
+        "{strategy: mtls, mtls: {allow: ['dns:orders.shop']}}",
+    );
+    let folder = house.folder();
+    house.authority.server().write(&folder, "server");
+    fs::write(folder.join("ca.pem"), house.authority.pem()).unwrap();
+    let daemon = house.start();
+    let pair = house.authority.issue(&["orders.shop"], Dates::Now);
+    let secure = Secure::new(&[&house.authority], Some(&pair));
+    let mut client = Client::connect_secure(house.port, &secure).unwrap();
+    let text = fs::read_to_string(house.tree.file(SERVICE)).unwrap();
+    for (listed, status) in [
+        ("dns:orders.shop", 200),
+        ("dns:cart.shop", 403),
+        ("dns:orders.shop", 200),
+    ] {
+        house
+            .tree
+            .replace(SERVICE, text.replace("dns:orders.shop", listed));
+        daemon.reload();
+        // On the connection that was open before.
+        let answer = client.exchange(&Request::get("/")).unwrap();
+        assert_eq!(answer.status, status, "{listed}");
+        // And with the session of before, on a new one.
+        let mut again = Client::connect_secure(house.port, &secure).unwrap();
+        let answer = again.exchange(&Request::get("/")).unwrap();
+        assert_eq!(answer.status, status, "{listed}");
+    }
 }
 
 /// A caller's certificate is replaced every hour or so; what is known of the
