@@ -64,6 +64,7 @@ impl Door {
         ready.spec.tracing.as_ref()?;
         let context = Context::read(headers, &self.local.parts.ids);
         record.trace_id = Some(context.trace_id());
+        record.house_trace_id = context.house_id().cloned();
         Some(context)
     }
 

@@ -151,6 +151,7 @@ impl Door {
         let mut context = trace::Context::read(&parts.headers, &self.directory.parts.ids);
         context.follow(spec);
         record.trace_id = Some(context.trace_id());
+        record.house_trace_id = context.house_id().cloned();
         if context.is_sampled() && record.wants_span() {
             let address = route.and_then(|route| route.dependency.spec.addresses.first());
             record.leave_span(Some(SpanSeed {

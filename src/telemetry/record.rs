@@ -61,6 +61,8 @@ pub struct Record {
     /// A safe id; anything else must not get here.
     pub request_id: Option<HeaderValue>,
     pub trace_id: Option<TraceId>,
+    /// `x-trace-id` where it is another text; a safe id, as `request_id`.
+    pub house_trace_id: Option<HeaderValue>,
     /// Set while the request is sampled and spans are wanted.
     span: Option<Box<SpanSeed>>,
     /// Strategy and subject of the authenticated caller.
@@ -124,6 +126,7 @@ impl Recorder {
             generation: self.generation,
             request_id: "",
             trace_id: None,
+            house_trace_id: None,
             peer: Some(peer),
         });
     }
@@ -141,6 +144,7 @@ impl Recorder {
             upstream: Duration::ZERO,
             request_id: "",
             trace_id: None,
+            house_trace_id: None,
             peer: Some(peer),
             strategy: None,
             subject: None,
@@ -176,6 +180,7 @@ impl Record {
             client,
             request_id: None,
             trace_id: None,
+            house_trace_id: None,
             span: None,
             identity: None,
             upstream: UpstreamFacts::default(),
@@ -297,6 +302,7 @@ impl Record {
             failure,
             request_id,
             trace_id,
+            house_trace_id,
             upstream: facts,
             ..
         } = self;
@@ -306,6 +312,7 @@ impl Record {
             .unwrap_or_default();
         let trace_id = trace_id.map(TraceId::text);
         let trace_id = trace_id.as_ref().map(TraceIdText::as_str);
+        let house_trace_id = house_trace_id.as_ref().and_then(|id| id.to_str().ok());
         let dependency = recorder.peer.as_deref().map(PeerMetrics::name);
         if let Some(failure) = failure {
             recorder.log.error(&ErrorLine {
@@ -324,6 +331,7 @@ impl Record {
                 generation: recorder.generation,
                 request_id,
                 trace_id,
+                house_trace_id,
                 peer: Some(self.client),
             });
         }
@@ -350,6 +358,7 @@ impl Record {
                 upstream,
                 request_id,
                 trace_id,
+                house_trace_id,
                 peer: Some(self.client),
                 strategy: identity.map(|(strategy, _)| *strategy),
                 subject: identity.and_then(|(_, subject)| subject.as_deref()),

@@ -171,6 +171,11 @@ impl Context {
         TraceId(self.trace_id)
     }
 
+    /// `x-trace-id` where it is not the trace id, but another safe text.
+    pub const fn house_id(&self) -> Option<&HeaderValue> {
+        self.house_id.as_ref()
+    }
+
     /// What a span of this context is known by.
     pub fn span_ids(&self) -> SpanIds {
         SpanIds {

@@ -128,3 +128,23 @@ fn a_hook_s_question_is_one_deeper_and_never_fails_for_it() {
     assert_eq!(hook.last().header("x-trace-depth"), Some("65"));
     assert_eq!(app.last().header("x-trace-depth"), Some("64"));
 }
+
+/// Whoever has only the id that a response or an app's log names finds the line.
+#[test]
+fn an_id_that_is_no_trace_id_is_in_the_log_beside_it() {
+    let _machine = shared_machine();
+    let app = App::start(scripts::closes_after(0));
+    let (_tree, daemon, port) = single(&app, "auth: none\ntracing: true\n", "accessLog: all");
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    for (given, told) in [("order-77", true), ("not safe", false), (id, false)] {
+        let answer = Request::get(&format!("/{}", given.len()))
+            .header("x-trace-id", given)
+            .send(port);
+        assert_eq!(answer.status, 502);
+        let trace = answer.json()["traceId"].as_str().unwrap().to_owned();
+        for message in ["request failed", "\"message\":\"request\""] {
+            let line = daemon.wait_for_line(&[message, &trace]);
+            assert_eq!(line.contains("\"x_trace_id\":\"order-77\""), told, "{line}");
+        }
+    }
+}

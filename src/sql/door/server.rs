@@ -204,6 +204,7 @@ impl Door {
             generation: self.inner.current.load().generation,
             request_id: id.as_str(),
             trace_id: None,
+            house_trace_id: None,
             peer: Some(peer),
         });
     }

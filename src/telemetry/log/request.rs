@@ -31,6 +31,8 @@ pub struct AccessLine<'a> {
     pub upstream: Duration,
     pub request_id: &'a str,
     pub trace_id: Option<&'a str>,
+    /// `x-trace-id` where it is another text: a safe id.
+    pub house_trace_id: Option<&'a str>,
     /// Address of the client, as found through trusted proxies.
     pub peer: Option<IpAddr>,
     pub strategy: Option<&'a str>,
@@ -62,6 +64,7 @@ impl AccessLine<'_> {
             upstream,
             request_id,
             trace_id,
+            house_trace_id,
             peer,
             strategy,
             subject,
@@ -89,6 +92,7 @@ impl AccessLine<'_> {
         line.milliseconds("overhead_ms", total.saturating_sub(*upstream));
         line.text("request_id", request_id);
         line.text_if_any("trace_id", trace_id.unwrap_or_default());
+        line.text_if_any("x_trace_id", house_trace_id.unwrap_or_default());
         address(&mut line, "peer", *peer);
         line.text_if_any("strategy", strategy.unwrap_or_default());
         line.text_if_any("subject", subject.unwrap_or_default());
@@ -130,6 +134,8 @@ pub struct ErrorLine<'a> {
     /// Empty when the request never got one.
     pub request_id: &'a str,
     pub trace_id: Option<&'a str>,
+    /// `x-trace-id` where it is another text: a safe id.
+    pub house_trace_id: Option<&'a str>,
     pub peer: Option<IpAddr>,
 }
 
@@ -151,6 +157,7 @@ impl ErrorLine<'_> {
             generation,
             request_id,
             trace_id,
+            house_trace_id,
             peer,
         } = self;
         let mut line = Line::begin(format, now, *level);
@@ -174,6 +181,7 @@ impl ErrorLine<'_> {
         line.number("generation", *generation);
         line.text_if_any("request_id", request_id);
         line.text_if_any("trace_id", trace_id.unwrap_or_default());
+        line.text_if_any("x_trace_id", house_trace_id.unwrap_or_default());
         address(&mut line, "peer", *peer);
         line.finish()
     }

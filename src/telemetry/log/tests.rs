@@ -64,6 +64,7 @@ fn access_line() -> AccessLine<'static> {
         upstream: Duration::from_micros(2480),
         request_id: "req-1",
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
+        house_trace_id: None,
         peer: Some("::ffff:203.0.113.9".parse().expect("address")),
         strategy: Some("api-key"),
         subject: Some("web"),
@@ -92,6 +93,7 @@ fn error_line() -> ErrorLine<'static> {
         generation: 3,
         request_id: "req-1",
         trace_id: None,
+        house_trace_id: None,
         peer: Some("127.0.0.1".parse().expect("address")),
     }
 }
