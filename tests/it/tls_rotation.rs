@@ -46,6 +46,18 @@ impl House {
         }
     }
 
+    /// Admits `orders.shop` by certificates of its own authority.
+    fn for_orders() -> Self {
+        let house = Self::new(
+            "{cert: server.pem, key: server.key, clientCa: ca.pem}",
+            "{strategy: mtls, mtls: {allow: ['dns:orders.shop']}}",
+        );
+        let folder = house.folder();
+        house.authority.server().write(&folder, "server");
+        fs::write(folder.join("ca.pem"), house.authority.pem()).unwrap();
+        house
+    }
+
     fn start(&self) -> Daemon {
         Setup::new(&self.tree)
             .reload("{poll: 1s, quiet: 50ms, max: 200ms}")
@@ -199,12 +211,8 @@ fn a_mounted_secret_is_swapped() {
 #[test]
 fn peers_of_a_former_authority_are_ended() {
     let _machine = shared_machine();
-    let house = House::new(
-        "{cert: server.pem, key: server.key, clientCa: ca.pem}",
-        "{strategy: mtls, mtls: {allow: ['dns:orders.shop']}}",
-    );
+    let house = House::for_orders();
     let folder = house.folder();
-    house.authority.server().write(&folder, "server");
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let ca = folder.join("ca.pem");
     fs::write(&ca, [old.pem(), new.pem()].concat()).unwrap();
@@ -259,13 +267,7 @@ fn peers_of_a_former_authority_are_ended() {
 #[test]
 fn a_name_that_is_no_longer_listed_is_refused_from_the_next_request_on() {
     let _machine = shared_machine();
-    let house = House::new(
-        "{cert: server.pem, key: server.key, clientCa: ca.pem}",
-        "{strategy: mtls, mtls: {allow: ['dns:orders.shop']}}",
-    );
-    let folder = house.folder();
-    house.authority.server().write(&folder, "server");
-    fs::write(folder.join("ca.pem"), house.authority.pem()).unwrap();
+    let house = House::for_orders();
     let daemon = house.start();
     let pair = house.authority.issue(&["orders.shop"], Dates::Now);
     let secure = Secure::new(&[&house.authority], Some(&pair));
@@ -295,13 +297,7 @@ fn a_name_that_is_no_longer_listed_is_refused_from_the_next_request_on() {
 #[test]
 fn a_client_certificate_is_replaced_without_a_moment_of_doubt() {
     let _machine = shared_machine();
-    let house = House::new(
-        "{cert: server.pem, key: server.key, clientCa: ca.pem}",
-        "{strategy: mtls, mtls: {allow: ['dns:orders.shop']}}",
-    );
-    let callee = house.folder();
-    house.authority.server().write(&callee, "server");
-    fs::write(callee.join("ca.pem"), house.authority.pem()).unwrap();
+    let house = House::for_orders();
     let port = free_port();
     let text = format!(
         "port: {port}\nupstream: {}\nhealthCheck: false\nauth: {{strategy: none}}\n\
