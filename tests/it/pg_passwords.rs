@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::support::client::accepts;
 use crate::support::daemon::{Daemon, Setup};
+use crate::support::ports::free_port;
 use crate::support::postgres::{Cluster, append};
 use crate::support::site::Site;
 use crate::support::sql::{SERVICE, post, service_as};
@@ -62,6 +63,21 @@ fn ask(mut stream: TcpStream, request: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(heard)
 }
 
+/// Whoever logs in so is told that it is not safe.
+#[track_caller]
+fn the_pool_refuses(login: &str) {
+    let text = format!(
+        "port: {}\nauth: none\ndatabase: {{{login}, database: x, isolation: isolated, \
+         provision: false, migrations: false}}\n",
+        free_port()
+    );
+    let tree = Tree::with(&[(SERVICE, &text)]);
+    let daemon = Setup::new(&tree).spawn();
+    wait_until("the door says why", SOON, || {
+        said(&daemon).1 == "unsafe_authentication"
+    });
+}
+
 fn read_startup(stream: &mut TcpStream) -> std::io::Result<()> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
@@ -108,16 +124,7 @@ fn a_server_that_asks_for_endless_hashing_keeps_nobody_busy() {
     let (code, output) = site.run(&["migrate", "up"]);
     assert_eq!(code, 69, "{output}");
     assert!(output.contains("SCRAM iterations"), "{output}");
-    let text = format!(
-        "port: {}\nauth: none\ndatabase: {{{login}, database: x, isolation: isolated, \
-         provision: false, migrations: false}}\n",
-        crate::support::ports::free_port()
-    );
-    let tree = Tree::with(&[(SERVICE, &text)]);
-    let daemon = Setup::new(&tree).spawn();
-    wait_until("the door says why", SOON, || {
-        said(&daemon).1 == "unsafe_authentication"
-    });
+    the_pool_refuses(&login);
 }
 
 #[test]
@@ -151,17 +158,7 @@ fn a_server_that_asks_in_the_clear_hears_nothing() {
             );
         }
     }
-    let text = format!(
-        "port: {}\nauth: none\ndatabase: {{{login}, database: x, isolation: isolated, \
-         provision: false, migrations: false}}\n",
-        crate::support::ports::free_port()
-    );
-    let tree = Tree::with(&[(SERVICE, &text)]);
-    let daemon = Setup::new(&tree).spawn();
-    wait_until("the door says why", SOON, || {
-        said(&daemon).1 == "unsafe_authentication"
-    });
-    drop(daemon);
+    the_pool_refuses(&login);
     wait_until("the server has heard them all", SOON, || {
         server.heard().len() >= 6
     });
