@@ -125,9 +125,9 @@ def guarded(what, seconds, problems, measured):
     return None
 
 
-def as_result(scenario):
-    """A scenario as it is kept."""
-    return {"title": scenario.title, "problems": scenario.problems,
+def as_result(scenario, whole):
+    """A scenario as it is kept; `whole` if it came to its end."""
+    return {"title": scenario.title, "problems": scenario.problems, "whole": whole,
             "ways": {way.label: {"proxy": way.proxy, "rounds": way.rounds,
                                  "peak_rss_mib": way.peak_rss_mib, "config": way.config}
                      for way in scenario.ways}}
@@ -148,10 +148,10 @@ def measure_scenarios(arguments, kit, results):
         scenario.ways = [way for way in scenario.ways
                          if way.proxy in (*kit.found, "direct", "node")]
         seconds = SCENARIO_SECONDS + arguments.rounds * ROUND_SECONDS
-        guarded(scenario.name, seconds, scenario.problems, lambda: scenarios.measure(
+        whole = guarded(scenario.name, seconds, scenario.problems, lambda: scenarios.measure(
             scenario, kit, arguments, kit.folder / scenario.name))
         print_configs(scenario)
-        results["scenarios"][scenario.name] = as_result(scenario)
+        results["scenarios"][scenario.name] = as_result(scenario, bool(whole))
         write(arguments, results)
 
 

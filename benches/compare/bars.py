@@ -16,11 +16,15 @@ def line(number, what, bar, measured, good):
     return f"| {number} | {what} | {bar} | {measured} | {verdict} |"
 
 
+def proper(results, name):
+    """A scenario, if it was measured to its end."""
+    scenario = results["scenarios"].get(name)
+    return scenario if scenario and scenario["whole"] else {"ways": {}}
+
+
 def ratio(results, number, what, scenario, pair, most, key="cpu_us", least=None):
     """A bar for the median of ratios within a round."""
-    numbers = None
-    if scenario in results["scenarios"]:
-        numbers = report.ratios(results["scenarios"][scenario], *pair, key)
+    numbers = report.ratios(proper(results, scenario), *pair, key)
     bar = f"≤ {most:.2f} ×" if least is None else f"≥ {least:.2f} ×"
     good = None
     if numbers:
@@ -38,11 +42,10 @@ def bound(number, what, value, most, unit, note=""):
 
 def added(results):
     """Median p50 beyond the direct call's, ours over nginx's."""
-    scenario = results["scenarios"].get("low")
-    figures = {}
+    scenario, figures = proper(results, "low"), {}
     for name in ("outrigger", "nginx"):
-        mine = report.column(scenario, name, "p50_us") if scenario else None
-        direct = report.column(scenario, "direct", "p50_us") if scenario else None
+        mine = report.column(scenario, name, "p50_us")
+        direct = report.column(scenario, "direct", "p50_us")
         if not mine or not direct:
             return line(4, "p50 added at 1 000 requests/s, × nginx", "≤ 1.00 ×", "–", None)
         figures[name] = statistics.median(one - two for one, two in zip(mine, direct))
@@ -54,7 +57,7 @@ def added(results):
 def peak(results):
     """The most memory of ours in any of the scenarios, and where."""
     found = [(way["peak_rss_mib"], name) for name in BOUNDED
-             for label, way in results["scenarios"].get(name, {"ways": {}})["ways"].items()
+             for label, way in proper(results, name)["ways"].items()
              if label.startswith("outrigger") and way["rounds"]]
     value, where = max(found) if found else (None, "")
     return bound(5, "peak RSS in any scenario of 1–4", value, 16, "MiB", f", in `{where}`")
@@ -70,8 +73,7 @@ def rows(results):
     idle = (results.get("idle") or {}).get("outrigger", {})
     foot = results.get("footprint") or {}
     start = foot.get("start_ms", {}).get("outrigger")
-    shares = report.column(results["scenarios"].get("workers", {"ways": {}}), "outrigger",
-                           "least_share")
+    shares = report.column(proper(results, "workers"), "outrigger", "least_share")
     share = min(shares) if shares else None
     made = [
         cpu(1, "plain: CPU", "plain", "nginx", 0.92),

@@ -15,6 +15,7 @@ import subprocess
 import time
 
 import load
+import machine
 
 # A client that takes longer has hung.
 MAX_SECONDS = 60
@@ -59,7 +60,7 @@ def wrk(folder, url, fields, connections, seconds, body=None):
     command = ["wrk", "-t1", f"-c{connections}", f"-d{MAX_SECONDS}s", "--timeout", "20s",
                "-s", str(script), url, "--", str(lines)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True) as child:
+                          text=True, preexec_fn=machine.die_together) as child:
         try:
             # It counts whole seconds; an interrupt ends it early and in order.
             time.sleep(seconds)
@@ -88,7 +89,7 @@ def h2load(folder, url, count, connections, streams=1, rate=None):
         command += ["--h1", f"--rps={rate / connections:.3f}",
                     "-r1", f"--rate-period={each}ms"]
     done = subprocess.run([*command, url], capture_output=True, text=True, check=False,
-                          timeout=MAX_SECONDS)
+                          timeout=MAX_SECONDS, preexec_fn=machine.die_together)
     seen = re.search(r"finished in ([\d.]+)(m?s|us)", done.stdout)
     if not seen or f"{count} succeeded" not in done.stdout:
         raise load.LoadError(f"h2load was not served as it should:\n{done.stdout[-600:]}"

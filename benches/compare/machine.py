@@ -83,9 +83,14 @@ LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
 
 
-def prepare(cpus):
-    """In the child: its CPUs, and that it does not outlive the benchmark."""
+def die_together():
+    """In a child: it does not outlive the benchmark, however that ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def prepare(cpus):
+    """In the child: its CPUs, too."""
+    die_together()
     os.sched_setaffinity(0, cpus)
 
 

@@ -161,7 +161,7 @@ def drive_tls(way, kit, arguments):
 
 
 def measure(scenario, kit, arguments, place):
-    """Runs a scenario; its ways are filled. What the clients saw becomes one
+    """Runs a scenario to its end (True); its ways are filled. What the clients saw becomes one
     dictionary a round and way, with the cost of a request in it."""
     begin, check = scenario.start or start, scenario.prove or prove
     with contextlib.ExitStack() as stack:
@@ -191,6 +191,7 @@ def measure(scenario, kit, arguments, place):
             if check is prove:
                 prove_observed(way, kit)
             way.peak_rss_mib = sum(process.peak_rss_mib() for process in way.between)
+    return True
 
 
 def one(scenario, way, kit, arguments):
