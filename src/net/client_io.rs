@@ -2,15 +2,16 @@
 
 use std::cell::{Cell, OnceCell};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::deadline::{Deadline, Deadlines};
+use super::deadline::{Deadline, Deadlines, TICK};
 use super::flood::FloodGuard;
 use super::stream::Stream;
 
@@ -41,6 +42,8 @@ pub struct Watch {
     flood_guard: OnceCell<FloodGuard>,
     flooded: Cell<bool>,
     timeouts: ClientTimeouts,
+    /// When the idle time is over, on the worker's clock.
+    idle_ends_ms: Cell<u64>,
     read: Deadline,
     write: Deadline,
 }
@@ -57,6 +60,9 @@ enum IoPhase {
     Busy,
 }
 
+/// A connection that was silent for this long between requests is parked.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
 /// A limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stalled {
@@ -64,6 +70,9 @@ pub enum Stalled {
     Head,
     /// Nothing between requests.
     Idle,
+    /// Nothing between requests for a while: no limit, but what the connection
+    /// needs while it is used can be given back.
+    Quiet,
     /// The client does not read.
     Write,
 }
@@ -81,6 +90,7 @@ impl Watch {
             flood_guard: OnceCell::new(),
             flooded: Cell::new(false),
             timeouts,
+            idle_ends_ms: Cell::new(0),
             read: deadlines.add(),
             write: deadlines.add(),
         };
@@ -100,9 +110,28 @@ impl Watch {
     pub fn request_ended(&self) {
         self.serving.set(self.serving.get().saturating_sub(1));
         if self.serving.get() == 0 {
-            self.phase.set(IoPhase::Idle);
-            self.read.arm(self.timeouts.idle);
+            self.idles();
         }
+    }
+
+    fn idles(&self) {
+        self.phase.set(IoPhase::Idle);
+        let idle = self.timeouts.idle;
+        if self.multiplexed.get() {
+            return self.read.arm(idle);
+        }
+        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let ends_ms = self.read.now_ms().saturating_add(idle_ms);
+        self.idle_ends_ms.set(ends_ms);
+        // Among many connections each gives back sooner what others need.
+        let quiet = if self.read.is_crowded() { TICK } else { PARK_AFTER };
+        self.read.arm(idle.min(quiet));
+    }
+
+    /// The connection is parked: until the idle time is over nothing is due.
+    pub fn parks(&self) {
+        let left_ms = self.idle_ends_ms.get().saturating_sub(self.read.now_ms());
+        self.read.arm(Duration::from_millis(left_ms));
     }
 
     /// The connection turned out to be HTTP/2: it may be silent, or send
@@ -111,8 +140,7 @@ impl Watch {
         self.multiplexed.set(true);
         self.flood_guard
             .get_or_init(|| FloodGuard::new(self.read.now_ms()));
-        self.phase.set(IoPhase::Idle);
-        self.read.arm(self.timeouts.idle);
+        self.idles();
     }
 
     /// How long a client may leave what it asked for unread.
@@ -161,9 +189,17 @@ impl Watch {
             // An answer is still on its way: nothing can be said after half of it.
             IoPhase::Head if read_expired && self.write.is_armed() => Poll::Ready(Stalled::Write),
             IoPhase::Head if read_expired => Poll::Ready(Stalled::Head),
+            IoPhase::Idle if read_expired && self.may_be_idle_longer() => match self.write.is_armed() {
+                true => Poll::Pending,
+                false => Poll::Ready(Stalled::Quiet),
+            },
             IoPhase::Idle if read_expired => Poll::Ready(Stalled::Idle),
             IoPhase::Head | IoPhase::Idle | IoPhase::Busy => Poll::Pending,
         }
+    }
+
+    fn may_be_idle_longer(&self) -> bool {
+        !self.multiplexed.get() && self.read.now_ms() < self.idle_ends_ms.get()
     }
 
     /// The client sends frames that only cost: nothing more is read.
@@ -221,6 +257,9 @@ pub enum Spoken {
 /// The HTTP/2 connection preface (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Mostly the whole first request.
+const FIRST_READ_BYTES: usize = 2048;
+
 /// A client's stream that tells its [`Watch`] what happens.
 #[derive(Debug)]
 pub struct ClientIo {
@@ -240,18 +279,29 @@ impl ClientIo {
         }
     }
 
+    /// Takes up a connection again that was parked, or whose first bytes were
+    /// read before.
+    pub fn resumed(stream: Stream, watch: Rc<Watch>, prefix: Bytes) -> Self {
+        Self {
+            stream,
+            prefix,
+            watch,
+        }
+    }
+
     /// Reads until it is clear what the client speaks; `None` when it closed
-    /// before that. Nothing is lost.
+    /// before that. Nothing is lost, and nothing takes room before it comes.
     ///
     /// # Errors
     /// Those of the stream.
     pub async fn spoken(&mut self) -> io::Result<Option<Spoken>> {
-        let mut first = Vec::with_capacity(PREFACE.len());
+        let mut first = BytesMut::new();
         loop {
             let spoken = match first.len() {
                 length if length >= PREFACE.len() && first.starts_with(PREFACE) => Spoken::Http2,
                 length if length < PREFACE.len() && PREFACE.starts_with(&first) => {
-                    if self.stream.read_buf(&mut first).await? == 0 {
+                    let read = |context: &mut Context<'_>| self.poll_first(context, &mut first);
+                    if std::future::poll_fn(read).await? == 0 {
                         return Ok(None);
                     }
                     self.watch.heard.set(true);
@@ -259,9 +309,22 @@ impl ClientIo {
                 }
                 _ => Spoken::Http1,
             };
-            self.prefix = Bytes::from(first);
+            self.prefix = first.freeze();
             return Ok(Some(spoken));
         }
+    }
+
+    /// Reads what is there onto the stack first.
+    fn poll_first(
+        &mut self,
+        context: &mut Context<'_>,
+        first: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let mut room = [const { MaybeUninit::uninit() }; FIRST_READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        first.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 }
 

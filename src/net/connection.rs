@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -138,10 +138,12 @@ pub async fn linger(mut stream: Stream) {
         return;
     }
     let discard = async {
-        let mut sink = [0_u8; 4096];
+        // Not an array: every connection would be as large as that.
+        let mut sink = BytesMut::with_capacity(4096);
         let mut discarded = 0;
         while discarded < LINGER_BYTES {
-            match stream.read(&mut sink).await {
+            sink.clear();
+            match stream.read_buf(&mut sink).await {
                 Ok(0) | Err(_) => return,
                 Ok(count) => discarded += count,
             }

@@ -5,7 +5,7 @@
 //! and is armed by one store; one task per worker sweeps them, at most 20 times
 //! a second and not at all while nothing is armed. Resolution: [`TICK`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -19,6 +19,10 @@ pub const TICK: Duration = Duration::from_millis(50);
 /// A far deadline is looked at again after this long at the latest, so that
 /// arming one almost never has to wake the sweeper.
 const HORIZON_MS: u64 = 1_000;
+
+/// More deadlines than this mean that memory is to be saved: connections have
+/// two each.
+const CROWD: usize = 1_024;
 
 const NEVER: u64 = u64::MAX;
 
@@ -74,6 +78,8 @@ struct Shared {
     /// never contended; a mutex because the handles must be `Send`.
     entries: Mutex<Vec<Arc<Entry>>>,
     next_sweep_ms: AtomicU64,
+    /// As of the last sweep.
+    crowded: AtomicBool,
     bell: Notify,
 }
 
@@ -97,6 +103,7 @@ impl Deadlines {
             clock,
             entries: Mutex::new(Vec::new()),
             next_sweep_ms: AtomicU64::new(NEVER),
+            crowded: AtomicBool::new(false),
             bell: Notify::new(),
         };
         Self {
@@ -154,7 +161,10 @@ impl Deadlines {
     /// Wakes and forgets; returns the earliest armed deadline left.
     fn wake_expired(&self, now_ms: u64) -> u64 {
         let mut earliest_ms = NEVER;
-        lock(&self.shared.entries).retain(|entry| {
+        let mut entries = lock(&self.shared.entries);
+        let crowded = entries.len() > CROWD;
+        self.shared.crowded.store(crowded, Ordering::Relaxed);
+        entries.retain(|entry| {
             if Arc::strong_count(entry) == 1 {
                 return false;
             }
@@ -180,6 +190,12 @@ impl Deadline {
     /// The time of this turn, in milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.shared.clock.now_ms()
+    }
+
+    /// Whether this worker has so many connections that each should hold
+    /// little.
+    pub fn is_crowded(&self) -> bool {
+        self.shared.crowded.load(Ordering::Relaxed)
     }
 
     /// Expires `after` from now; replaces an earlier setting.

@@ -78,6 +78,16 @@ impl Stream {
         matches!(outcome, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// Ready when a read may have something to say, be it an end or an error.
+    pub fn poll_readable(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let polled = match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Unix(stream) => stream.poll_read_ready(context),
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(context),
+        };
+        polled.map(|_| ())
+    }
+
     /// A close that is seen as a failure: the peer gets a reset, so a cut
     /// response cannot be taken for a complete one.
     pub fn reset_on_close(&self) {

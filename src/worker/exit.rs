@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::keeping;
 use super::listening::{Listening, refusal};
 use crate::drain::Phase;
 use crate::inbound::ConnectionSettings;
@@ -154,7 +154,7 @@ impl Exit {
         };
         match spoken {
             Ok(Some(Spoken::Http1)) => calling.http1(io).await,
-            Ok(Some(Spoken::Http2)) => calling.http2(io).await,
+            Ok(Some(Spoken::Http2)) => Box::pin(calling.http2(io)).await,
             // Closed, or broken, before it said anything.
             Ok(None) | Err(_) => {}
         }
@@ -177,7 +177,7 @@ impl Exit {
                 self.answer_unread(Kind::ClientTimeout, detail, stream, peer)
                     .await;
             }
-            End::Stalled(Stalled::Idle) => {}
+            End::Stalled(Stalled::Idle | Stalled::Quiet) => {}
             End::Stalled(Stalled::Write) | End::Flooded | End::Cut => stream.reset_on_close(),
             End::Broken(error) => {
                 tracing::debug!(%error, "a connection broke off");
@@ -197,18 +197,16 @@ struct Calling {
 
 impl Calling {
     async fn http1(self, io: ClientIo) {
-        let service = service_fn(|request| Box::pin(self.call(request)));
-        let listening = &self.exit.listening;
-        let (limits, phase) = (self.exit.settings.parser, listening.phase());
+        let service = |request| Box::pin(self.call(request));
+        let (limits, listening) = (self.exit.settings.parser, &self.exit.listening);
         let (ended, stream, leftover) =
-            net::serve_http1(io, &self.watch, limits, phase, service).await;
+            keeping::serve_http1(io, &self.watch, limits, listening, service).await;
         let tunnel = self.tunnel.take();
         match tunnel {
             Some(tunnel) if matches!(ended, End::Finished) => {
                 let deadlines = &self.exit.parts.deadlines;
-                tunnel
-                    .run(stream, leftover, deadlines, listening.tunnels())
-                    .await;
+                // Boxed, as what is rare: every connection is as large as this.
+                Box::pin(tunnel.run(stream, leftover, deadlines, listening.tunnels())).await;
             }
             _ => self.exit.end(ended, stream, self.peer).await,
         }

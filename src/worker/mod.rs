@@ -6,6 +6,7 @@
 
 mod ending;
 mod exit;
+mod keeping;
 mod listening;
 mod port;
 mod secure;

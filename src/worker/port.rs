@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::keeping;
 use super::listening::{Listening, refusal};
 use super::secure::Peers;
 use crate::drain::Phase;
@@ -198,7 +198,7 @@ impl Port {
         };
         match spoken {
             Ok(Some(Spoken::Http1)) => serving.http1(io).await,
-            Ok(Some(Spoken::Http2)) => serving.http2(io).await,
+            Ok(Some(Spoken::Http2)) => Box::pin(serving.http2(io)).await,
             // Closed, or broken, before it said anything.
             Ok(None) | Err(_) => {}
         }
@@ -222,7 +222,7 @@ impl Port {
                 self.answer_unread(Kind::ClientTimeout, detail, stream, peer)
                     .await;
             }
-            End::Stalled(Stalled::Idle) => {}
+            End::Stalled(Stalled::Idle | Stalled::Quiet) => {}
             End::Stalled(Stalled::Write) | End::Flooded | End::Cut => stream.reset_on_close(),
             End::Broken(error) => {
                 tracing::debug!(%error, "a connection broke off");
@@ -246,17 +246,16 @@ struct Serving {
 
 impl Serving {
     async fn http1(self, io: ClientIo) {
-        let service = service_fn(|request| Box::pin(self.request(request)));
-        let (limits, phase) = (self.opened.parser, self.port.listening.phase());
+        let service = |request| Box::pin(self.request(request));
+        let (limits, listening) = (self.opened.parser, &self.port.listening);
         let (end, stream, leftover) =
-            net::serve_http1(io, &self.watch, limits, phase, service).await;
+            keeping::serve_http1(io, &self.watch, limits, listening, service).await;
         let tunnel = self.tunnel.take();
         match tunnel {
             Some(tunnel) if matches!(end, End::Finished) => {
                 let deadlines = &self.port.parts.deadlines;
-                tunnel
-                    .run(stream, leftover, deadlines, self.port.listening.tunnels())
-                    .await;
+                // Boxed, as what is rare: every connection is as large as this.
+                Box::pin(tunnel.run(stream, leftover, deadlines, listening.tunnels())).await;
             }
             _ => self.port.end(end, stream, self.peer).await,
         }

@@ -1,0 +1,82 @@
+//! HTTP/1 on a connection, however long it is silent between requests.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+
+use super::listening::Listening;
+use crate::drain::Phase;
+use crate::net::stream::Stream;
+use crate::net::{self, ClientIo, End, ParserLimits, Stalled, Watch};
+
+/// Serves until the connection ends. While it is silent it is parked: then it
+/// holds its socket and nothing else, neither buffers nor parser, which are
+/// most of what a connection takes.
+pub(super) async fn serve_http1<F, R, B>(
+    mut io: ClientIo,
+    watch: &Rc<Watch>,
+    limits: ParserLimits,
+    listening: &Listening,
+    service: F,
+) -> (End, Stream, Bytes)
+where
+    F: Fn(Request<Incoming>) -> R,
+    // Needed to get the stream back; one box per request.
+    R: Future<Output = Result<Response<B>, Infallible>> + Unpin,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    loop {
+        // Boxed: given back while the connection is parked.
+        let served = Box::pin(net::serve_http1(
+            io,
+            watch,
+            limits,
+            listening.phase(),
+            service_fn(&service),
+        ));
+        let (end, mut stream, leftover) = served.await;
+        if !matches!(end, End::Stalled(Stalled::Quiet)) {
+            return (end, stream, leftover);
+        }
+        if leftover.is_empty() {
+            watch.parks();
+            let parked = |context: &mut Context<'_>| {
+                poll_parked(&mut stream, watch, listening.phase().get(), context)
+            };
+            if let Some(end) = std::future::poll_fn(parked).await {
+                return (end, stream, leftover);
+            }
+        }
+        io = ClientIo::resumed(stream, Rc::clone(watch), leftover);
+    }
+}
+
+/// Ready when the client says something, `None`, or is to be let go.
+fn poll_parked(
+    stream: &mut Stream,
+    watch: &Watch,
+    phase: Phase,
+    context: &mut Context<'_>,
+) -> Poll<Option<End>> {
+    if phase == Phase::Cut {
+        return Poll::Ready(Some(End::Cut));
+    }
+    // First what has come already. An error shows when it is read.
+    if stream.poll_readable(context).is_ready() {
+        return Poll::Ready(None);
+    }
+    if phase >= Phase::Closing {
+        return Poll::Ready(Some(End::Finished));
+    }
+    // Registers for the call that announces a drain, too.
+    watch
+        .poll_stalled(context)
+        .map(|stalled| Some(End::Stalled(stalled)))
+}
