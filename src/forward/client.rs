@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::Entry;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::reserved::{fold, remove_where};
+use super::seen::Seen;
 use crate::model::TrustedProxies;
+use crate::upstream::h1::OurFields;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -32,9 +33,9 @@ pub struct Client {
 
 impl Client {
     /// Reads; changes nothing.
-    pub fn of(headers: &HeaderMap, peer: IpAddr, trusted: &TrustedProxies) -> Self {
+    pub fn of(headers: &HeaderMap, seen: Seen, peer: IpAddr, trusted: &TrustedProxies) -> Self {
         let peer = peer.to_canonical();
-        let forwarded = headers.keys().any(is_forwarding);
+        let forwarded = seen.has(Seen::FORWARDING);
         if !forwarded || !trusted.contains(peer) {
             return Self {
                 address: peer,
@@ -113,43 +114,51 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
         .map(|address| address.to_canonical())
 }
 
-/// Writes the forwarding headers toward the app: those of an untrusted peer are
-/// replaced, a trusted proxy's are continued.
+/// Writes the forwarding headers toward the app into `ours`: those of an
+/// untrusted peer are replaced, a trusted proxy's are continued. `peer` is the
+/// peer's address, as [`address_value`] writes it.
 pub fn write_forwarding(
     headers: &mut HeaderMap,
+    ours: &mut OurFields,
     client: Client,
-    peer: IpAddr,
+    peer: (IpAddr, &HeaderValue),
     host: &HeaderValue,
     tls: bool,
 ) {
-    let peer = peer.to_canonical();
+    let (peer, peer_value) = (peer.0.to_canonical(), peer.1);
     let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
-    let had_forwarded = headers.contains_key(header::FORWARDED);
-    if client.forwarded && !client.trusted {
-        remove_where(headers, is_forwarding);
+    let mut had_forwarded = false;
+    let mut told = (false, false);
+    let mut hops = peer_value.clone();
+    if client.forwarded {
+        had_forwarded = headers.contains_key(header::FORWARDED);
+        if client.trusted {
+            hops = joined(headers, &X_FORWARDED_FOR, hops);
+            headers.remove(X_REAL_IP);
+            told = (
+                headers.contains_key(X_FORWARDED_PROTO),
+                headers.contains_key(X_FORWARDED_HOST),
+            );
+        } else {
+            remove_where(headers, is_forwarding);
+        }
     }
-    let peer_value = address_value(peer);
+    ours.push((X_FORWARDED_FOR, hops));
+    if !told.0 {
+        ours.push((X_FORWARDED_PROTO, proto));
+    }
+    if !told.1 {
+        ours.push((X_FORWARDED_HOST, host.clone()));
+    }
     let client_value = match client.address == peer {
         true => peer_value.clone(),
         false => address_value(client.address),
     };
-    append(headers, X_FORWARDED_FOR, peer_value);
-    if client.trusted {
-        headers.entry(X_FORWARDED_PROTO).or_insert(proto);
-        headers
-            .entry(X_FORWARDED_HOST)
-            .or_insert_with(|| host.clone());
-    } else {
-        headers.insert(X_FORWARDED_PROTO, proto);
-        headers.insert(X_FORWARDED_HOST, host.clone());
-    }
-    headers.insert(X_REAL_IP, client_value);
+    ours.push((X_REAL_IP, client_value));
     if had_forwarded {
-        append(
-            headers,
-            header::FORWARDED,
-            forwarded_element(peer, host, tls),
-        );
+        let element = forwarded_element(peer, host, tls);
+        let elements = joined(headers, &header::FORWARDED, element);
+        ours.push((header::FORWARDED, elements));
     }
 }
 
@@ -171,30 +180,27 @@ pub(super) fn is_forwarding(name: &HeaderName) -> bool {
         || (text.len() == X_REAL_IP.as_str().len() && folds_to(X_REAL_IP.as_str().as_bytes()))
 }
 
-/// Appends to the last line, so that the app sees one list.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-    let mut lines = match headers.entry(name) {
-        Entry::Vacant(none) => {
-            none.insert(value);
-            return;
-        }
-        Entry::Occupied(lines) => lines,
-    };
-    let mut joined: Vec<u8> = Vec::new();
-    for line in lines.iter() {
-        joined.extend_from_slice(line.as_bytes());
-        joined.extend_from_slice(b", ");
+/// Takes the lines of a field out, and appends to them, so that the app sees
+/// one list.
+fn joined(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) -> HeaderValue {
+    let mut list: Vec<u8> = Vec::new();
+    for line in headers.get_all(name) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
     }
-    joined.extend_from_slice(value.as_bytes());
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        lines.insert(joined);
+    if list.is_empty() {
+        return value;
     }
+    headers.remove(name);
+    list.extend_from_slice(value.as_bytes());
+    HeaderValue::from_maybe_shared(Bytes::from(list)).unwrap_or(value)
 }
 
-fn address_value(address: IpAddr) -> HeaderValue {
+/// An address as a header value has it.
+pub fn address_value(address: IpAddr) -> HeaderValue {
     let text = match address {
         IpAddr::V4(address) => {
-            // Written for each request: `Display` takes a thousand instructions.
+            // Written often: `Display` takes a thousand instructions.
             let mut text = BytesMut::with_capacity(MAX_V4_TEXT);
             for (place, octet) in address.octets().into_iter().enumerate() {
                 if place > 0 {
@@ -263,14 +269,15 @@ mod tests {
     }
 
     fn forwarded(headers: &mut HeaderMap, peer: &str) -> Client {
-        let client = Client::of(headers, ip(peer), &trusted());
-        write_forwarding(
-            headers,
-            client,
-            ip(peer),
-            &HeaderValue::from_static("shop"),
-            false,
-        );
+        let client = Client::of(headers, Seen::of(headers), ip(peer), &trusted());
+        let mut ours = OurFields::new();
+        let peer = (ip(peer), &address_value(ip(peer).to_canonical()));
+        let host = HeaderValue::from_static("shop");
+        write_forwarding(headers, &mut ours, client, peer, &host, false);
+        for (name, value) in ours {
+            // Nothing of the client's stands beside what is ours.
+            assert!(headers.insert(name, value).is_none());
+        }
         client
     }
 

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use super::seen::Seen;
 use crate::model::{Failure, Kind};
 use crate::upstream::h1::Framing;
 
@@ -17,7 +18,10 @@ use crate::upstream::h1::Framing;
 ///
 /// # Errors
 /// `bad_request`.
-pub fn check_framing(parts: &Parts) -> Result<(), Failure> {
+pub fn check_framing(parts: &Parts, seen: Seen) -> Result<(), Failure> {
+    if !seen.has(Seen::TRANSFER_ENCODING) {
+        return Ok(());
+    }
     let refuse = |reason: &'static str| Err(Failure::because(Kind::BadRequest, reason));
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else {
@@ -37,8 +41,8 @@ pub fn check_framing(parts: &Parts) -> Result<(), Failure> {
 
 /// The body's framing on the next hop follows from what was received, never
 /// from what the client's framing fields say beyond that (SMUG-6).
-pub fn onward_framing(headers: &mut HeaderMap, body: &Incoming) -> Framing {
-    let declared = headers.remove(CONTENT_LENGTH).is_some();
+pub fn onward_framing(headers: &mut HeaderMap, seen: Seen, body: &Incoming) -> Framing {
+    let declared = seen.has(Seen::CONTENT_LENGTH) && headers.remove(CONTENT_LENGTH).is_some();
     match body.size_hint().exact() {
         Some(0) if !declared => Framing::None,
         Some(length) => Framing::Length(length),
@@ -82,7 +86,8 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        check_framing(&request.body(()).expect("legal").into_parts().0)
+        let parts = request.body(()).expect("legal").into_parts().0;
+        check_framing(&parts, Seen::of(&parts.headers))
     }
 
     #[test]

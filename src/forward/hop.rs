@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::client::is_forwarding;
 use super::reserved::{Reserved, fold, remove_where};
+use super::seen::Seen;
 use crate::model::{Failure, Kind};
 use crate::upstream::TrailerFilter;
 
@@ -25,21 +26,25 @@ pub struct HopRequest {
     pub trailers: Names,
 }
 
-/// Removes the hop-by-hop fields of a request (HOP-1, HOP-2).
+/// Removes the hop-by-hop fields of a request (HOP-1, HOP-2), of which `seen`
+/// tells.
 ///
 /// # Errors
 /// `bad_request` where `Connection` names `host` or `content-length` (HOP-4):
 /// removing them would change what the request means.
-pub fn strip_request(headers: &mut HeaderMap) -> Result<HopRequest, Failure> {
+pub fn strip_request(headers: &mut HeaderMap, seen: Seen) -> Result<HopRequest, Failure> {
     let mut asked = HopRequest::default();
-    let named = named_by_connection(headers);
+    let named = match seen.has(Seen::CONNECTION) {
+        true => named_by_connection(headers),
+        false => Names::new(),
+    };
     if named.contains(&header::HOST) || named.contains(&header::CONTENT_LENGTH) {
         return Err(Failure::because(
             Kind::BadRequest,
             "Connection names a field that frames or routes the request",
         ));
     }
-    if headers.contains_key(header::TE) {
+    if seen.has(Seen::TE) {
         asked.accepts_trailers = headers.get_all(header::TE).iter().any(|value| {
             tokens(value).any(|token| {
                 let coding = token.split(|byte| *byte == b';').next().unwrap_or_default();
@@ -50,10 +55,16 @@ pub fn strip_request(headers: &mut HeaderMap) -> Result<HopRequest, Failure> {
     if named.contains(&header::UPGRADE) {
         asked.upgrade = headers.get(header::UPGRADE).cloned();
     }
-    asked.trailers = announced(headers, &named);
-    strip(headers, &named);
-    // Answered by us once the body is wanted (RFC 9110 §10.1.1).
-    headers.remove(header::EXPECT);
+    if seen.has(Seen::TRAILER) {
+        asked.trailers = announced(headers, &named);
+    }
+    if seen.has(Seen::HOP_BY_HOP) {
+        strip(headers, &named);
+    }
+    if seen.has(Seen::EXPECT) {
+        // Answered by us once the body is wanted (RFC 9110 §10.1.1).
+        headers.remove(header::EXPECT);
+    }
     Ok(asked)
 }
 
@@ -186,7 +197,8 @@ mod tests {
             ("http2-settings", "AAMAAABkAAQAAP__"),
             ("expect", "100-continue"),
         ]);
-        let asked = strip_request(&mut map).expect("legal");
+        let seen = Seen::of(&map);
+        let asked = strip_request(&mut map, seen).expect("legal");
         assert!(asked.accepts_trailers);
         assert_eq!(map, headers(&[("x-c", "3")]));
     }
@@ -200,7 +212,8 @@ mod tests {
                 "x-sum, x-named, x-auth-subject, authorization, x_forwarded_for, x_api_key",
             ),
         ]);
-        let asked = strip_request(&mut map).expect("legal");
+        let seen = Seen::of(&map);
+        let asked = strip_request(&mut map, seen).expect("legal");
         let mut trailers = headers(&[
             ("x-sum", "1"),
             ("x-named", "1"),
@@ -220,8 +233,9 @@ mod tests {
         for token in ["host", "Content-Length", "close, HOST"] {
             let mut map = headers(&[("host", "a"), ("content-length", "0")]);
             map.append("connection", HeaderValue::from_str(token).expect("legal"));
+            let seen = Seen::of(&map);
             assert_eq!(
-                strip_request(&mut map).expect_err(token).kind,
+                strip_request(&mut map, seen).expect_err(token).kind,
                 Kind::BadRequest
             );
         }
@@ -230,9 +244,12 @@ mod tests {
     #[test]
     fn an_upgrade_counts_only_when_connection_names_it() {
         let mut map = headers(&[("upgrade", "websocket")]);
-        assert_eq!(strip_request(&mut map).expect("legal").upgrade, None);
+        let seen = Seen::of(&map);
+        assert_eq!(strip_request(&mut map, seen).expect("legal").upgrade, None);
         let mut map = headers(&[("upgrade", "websocket"), ("connection", "Upgrade")]);
-        assert!(strip_request(&mut map).expect("legal").upgrade.is_some());
+        let seen = Seen::of(&map);
+        let asked = strip_request(&mut map, seen).expect("legal");
+        assert!(asked.upgrade.is_some());
         assert!(map.is_empty());
     }
 }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::{WorkerParts, streamed, whole};
 use crate::auth::Denied;
-use crate::forward::{self, AnswerBody};
+use crate::forward::{self, AnswerBody, Seen};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
@@ -59,10 +59,10 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn of(parts: &Parts, body: &Incoming) -> Self {
+    pub(super) fn of(parts: &Parts, seen: Seen, body: &Incoming) -> Self {
         let http1 = parts.version < Version::HTTP_2;
         Self {
-            grpc: reply::is_grpc(&parts.headers),
+            grpc: seen.has(Seen::CONTENT_TYPE) && reply::is_grpc(&parts.headers),
             head: parts.method == Method::HEAD,
             http1,
             unread: http1 && !body.is_end_stream(),
@@ -144,7 +144,10 @@ pub(super) fn refuse(
 
 /// The app's answer, cleaned of what belongs to its connection.
 pub(super) fn relay(mut response: UpstreamResponse) -> Response<AnswerBody> {
-    let named = forward::strip_response(&mut response.headers);
+    let named = match response.hop_by_hop {
+        true => forward::strip_response(&mut response.headers),
+        false => forward::Names::new(),
+    };
     streamed(response, named)
 }
 
@@ -180,7 +183,7 @@ pub(super) fn relay_switch(
 /// Ties the record to the end of the body.
 pub(super) fn finish(
     mut response: Response<AnswerBody>,
-    mut record: Record,
+    mut record: Box<Record>,
     passage: Passage,
     id: &RequestId,
     ending: Ending,

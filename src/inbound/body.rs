@@ -47,7 +47,7 @@ pub(super) async fn peek(body: &mut AnswerBody) -> Result<Peeked, Failure> {
 pub struct RecordedBody {
     pub(super) body: AnswerBody,
     /// `None` where a tunnel has taken it.
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<Box<Record>>,
     /// The request's place among those in flight.
     pub(super) _permit: Option<Permit>,
     pub(super) watch: Rc<Watch>,

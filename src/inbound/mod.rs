@@ -25,7 +25,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::auth::{Allowed, Call};
-use crate::forward::{self, AnswerBody, Client, Names};
+use crate::forward::{self, AnswerBody, Client, Names, Seen};
 use crate::model::{Failure, Kind, is_private};
 use crate::net::tls::PeerCertificate;
 use crate::snapshot::Ready;
@@ -49,12 +49,24 @@ use traced::Asked;
 #[derive(Debug, Clone)]
 pub struct ClientSide {
     pub peer: IpAddr,
+    /// The same as forwarding headers have it.
+    pub peer_value: HeaderValue,
     pub tls: bool,
     /// Verified with the handshake.
     pub certificate: Option<Rc<PeerCertificate>>,
 }
 
 impl ClientSide {
+    /// Made once per connection.
+    pub fn new(peer: IpAddr, tls: bool, certificate: Option<Rc<PeerCertificate>>) -> Self {
+        Self {
+            peer,
+            peer_value: forward::address_value(peer.to_canonical()),
+            tls,
+            certificate,
+        }
+    }
+
     /// Of the URL that the client asked for.
     const fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
@@ -72,6 +84,8 @@ pub struct Door {
 /// What has been learnt of a request on its way in.
 struct Arrival {
     parts: Parts,
+    /// Of the headers as they came.
+    seen: Seen,
     body: Incoming,
     /// The authority, and the `Host` the app will see.
     host: HeaderValue,
@@ -101,10 +115,14 @@ impl Door {
             parts.method.clone(),
             self.client.peer.to_canonical(),
         );
-        let id = trace::request_id(&parts.headers, &self.local.parts.ids);
+        let seen = Seen::of(&parts.headers);
+        let id = match seen.has(Seen::REQUEST_ID) {
+            true => trace::request_id(&parts.headers, &self.local.parts.ids),
+            false => trace::RequestId::generate(&self.local.parts.ids),
+        };
         record.request_id = Some(id.value().clone());
         record.target = parts.uri.path_and_query().cloned();
-        let shape = answer::Shape::of(&parts, &body);
+        let shape = answer::Shape::of(&parts, seen, &body);
         // Nothing borrowed by the walk outlives it, and a record of a panicked
         // request is only read.
         let mut passage = Passage {
@@ -118,7 +136,7 @@ impl Door {
             #[cfg(any(test, feature = "fault-injection"))]
             faulty_body: fault::asked_for(&parts.headers, "body"),
         };
-        let walk = self.walk(parts, body, &mut record, &mut passage);
+        let walk = self.walk((parts, seen), body, &mut record, &mut passage);
         let walk = std::panic::AssertUnwindSafe(walk);
         let outcome = walk.catch_unwind().await.unwrap_or_else(|_| {
             self.local.parts.metrics.task_panic("request");
@@ -136,13 +154,13 @@ impl Door {
 
     async fn walk(
         &self,
-        parts: Parts,
+        parts: (Parts, Seen),
         body: Incoming,
         record: &mut Record,
         passage: &mut Passage,
     ) -> Result<Response<AnswerBody>, Refusal> {
         #[cfg(any(test, feature = "fault-injection"))]
-        fault::in_request(&parts.headers);
+        fault::in_request(&parts.0.headers);
         let Some(ready) = self.local.service.as_ready() else {
             return Err(Failure::new(Kind::ConfigInvalid).into());
         };
@@ -175,7 +193,7 @@ impl Door {
         };
         let (head, body) = onward.request(arrival, allowed)?;
         record.upstream_begins();
-        let shard = record.shard().clone();
+        let shard = &self.local.recorder.shard;
         let attempts = Cell::new(1);
         let retried = |reason| {
             attempts.set(attempts.get() + 1);
@@ -205,17 +223,18 @@ impl Door {
     fn arrive(
         &self,
         ready: &Ready,
-        mut parts: Parts,
+        (mut parts, seen): (Parts, Seen),
         body: Incoming,
         record: &mut Record,
         trace: &mut Option<trace::Context>,
     ) -> Result<Arrival, Failure> {
-        let seen = self.look_at(ready, &parts, &body, record);
+        let looked = self.look_at(ready, &parts, seen, &body, record);
         ready.reserved.strip(&mut parts.headers);
         *trace = self.read_trace(ready, &parts.headers, record);
-        match seen {
+        match looked {
             Ok((host, client)) => Ok(Arrival {
                 parts: prepare::joined(parts),
+                seen,
                 body,
                 host,
                 client,
@@ -232,6 +251,7 @@ impl Door {
         &self,
         ready: &Ready,
         parts: &Parts,
+        seen: Seen,
         body: &Incoming,
         record: &mut Record,
     ) -> Result<(HeaderValue, Client), Failure> {
@@ -239,10 +259,10 @@ impl Door {
             return Err(Failure::new(Kind::MethodNotAllowed));
         }
         prepare::check_limits(&ready.spec.limits, parts, body)?;
-        forward::check_framing(parts)?;
+        forward::check_framing(parts, seen)?;
         let host = target::authority(parts, &ready.default_host)?;
         let trusted = &ready.settings.trusted_proxies;
-        let client = Client::of(&parts.headers, self.client.peer, trusted);
+        let client = Client::of(&parts.headers, seen, self.client.peer, trusted);
         record.client = client.address;
         if client.forwarded && !client.trusted && is_near(client.address) {
             self.local.parts.warn_of_unlisted_proxy(client.address);

@@ -10,14 +10,17 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::{Arrival, ClientSide};
-use crate::auth::Allowed;
-use crate::forward::{self, HopRequest, TrailerRule};
+use crate::auth::{Allowed, SetHeaders};
+use crate::forward::{self, Client, HopRequest, Seen, TrailerRule};
 use crate::model::{Failure, Kind, Limits, UpstreamProtocol, UpstreamSpec};
 use crate::reply;
 use crate::snapshot::Ready;
 use crate::trace::{self, REQUEST_ID};
 use crate::upstream::RequestBody;
-use crate::upstream::h1::{Framing, RequestHead};
+use crate::upstream::h1::{Framing, OurFields, RequestHead};
+
+/// As many as a traced request of an authenticated caller has.
+const OUR_FIELDS: usize = 12;
 
 /// Refuses what is larger than the service allows, before a byte of the body is read.
 pub(super) fn check_limits(limits: &Limits, parts: &Parts, body: &Incoming) -> Result<(), Failure> {
@@ -71,33 +74,21 @@ impl Onward<'_> {
     ) -> Result<(RequestHead, RequestBody), Failure> {
         let Arrival {
             mut parts,
+            seen,
             body,
             host,
             client,
         } = arrival;
         let multiplexed = parts.version == Version::HTTP_2;
-        let grpc = multiplexed && reply::is_grpc(&parts.headers);
+        let grpc =
+            multiplexed && seen.has(Seen::CONTENT_TYPE) && reply::is_grpc(&parts.headers);
         let headers = &mut parts.headers;
-        let asked = forward::strip_request(headers)?;
+        let asked = forward::strip_request(headers, seen)?;
         for name in &allowed.remove {
             headers.remove(name);
         }
-        let ClientSide { peer, tls, .. } = *self.client_side;
-        forward::write_forwarding(headers, client, peer, &host, tls);
-        headers.insert(HOST, host);
-        if let Some(id) = self.request_id {
-            headers.insert(REQUEST_ID, id.clone());
-        }
-        if let (Some(context), Some(tracing)) = (self.trace, &self.ready.spec.tracing) {
-            context.write(headers, &tracing.propagate);
-        }
-        if asked.accepts_trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
-        for (name, value) in allowed.set {
-            headers.insert(name, value);
-        }
-        let framing = forward::onward_framing(headers, &body);
+        let ours = self.ours(headers, seen, (host, client), &asked, allowed.set);
+        let framing = forward::onward_framing(headers, seen, &body);
         let upgrade = asked
             .upgrade
             .as_ref()
@@ -113,11 +104,50 @@ impl Onward<'_> {
             method: parts.method,
             target: forward::onward_target(&parts.uri),
             headers: parts.headers,
+            ours,
             framing,
             upgrade,
             http2,
         };
         Ok((head, self.body(body, framing, &asked, multiplexed)))
+    }
+
+    /// What is said of the request here; nothing of the client's stands beside
+    /// it.
+    fn ours(
+        &self,
+        headers: &mut HeaderMap,
+        seen: Seen,
+        (host, client): (HeaderValue, Client),
+        asked: &HopRequest,
+        set: SetHeaders,
+    ) -> OurFields {
+        let mut ours = OurFields::with_capacity(OUR_FIELDS);
+        let side = self.client_side;
+        headers.remove(HOST);
+        ours.push((HOST, host.clone()));
+        let peer = (side.peer, &side.peer_value);
+        forward::write_forwarding(headers, &mut ours, client, peer, &host, side.tls);
+        if let Some(id) = self.request_id {
+            if seen.has(Seen::REQUEST_ID) {
+                headers.remove(REQUEST_ID);
+            }
+            ours.push((REQUEST_ID, id.clone()));
+        }
+        if let (Some(context), Some(tracing)) = (self.trace, &self.ready.spec.tracing) {
+            context.write(headers, &mut ours, &tracing.propagate);
+        }
+        if asked.accepts_trailers {
+            ours.push((TE, HeaderValue::from_static("trailers")));
+        }
+        for (name, value) in set {
+            headers.remove(&name);
+            match ours.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, other)) => *other = value,
+                None => ours.push((name, value)),
+            }
+        }
+        ours
     }
 
     fn body(

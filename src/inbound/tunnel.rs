@@ -19,7 +19,7 @@ pub type TunnelSlot = Rc<RefCell<Option<PendingTunnel>>>;
 /// A switch both sides have agreed to. Counts as in flight until it ends.
 pub struct PendingTunnel {
     pub(super) switched: Switched,
-    pub(super) record: Record,
+    pub(super) record: Box<Record>,
     pub(super) permit: Option<Permit>,
     pub(super) idle: std::time::Duration,
 }

@@ -66,7 +66,7 @@ pub async fn serve_http1<S, B>(
 ) -> (End, Stream, Bytes)
 where
     S: HttpService<Incoming, ResBody = B, Error = Infallible> + Unpin,
-    // Needed to get the stream back; one box per request.
+    // Needed to get the stream back.
     S::Future: Unpin,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

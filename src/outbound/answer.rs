@@ -68,7 +68,7 @@ pub struct CallEnding {
 /// A switch both sides have agreed to.
 pub struct CallTunnel {
     switched: Switched,
-    record: Record,
+    record: Box<Record>,
     /// Keeps the address's count of requests in flight.
     _pick: Option<Pick>,
     _in_flight: Permit,
@@ -147,10 +147,14 @@ pub(super) fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
     let UpstreamResponse {
         status,
         mut headers,
+        hop_by_hop,
         body,
         ..
     } = response;
-    let named = forward::strip_response(&mut headers);
+    let named = match hop_by_hop {
+        true => forward::strip_response(&mut headers),
+        false => forward::Names::new(),
+    };
     let mut response = Response::new(AnswerBody::Upstream { body, named });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -204,7 +208,7 @@ pub(super) struct Passage {
 /// Ties the record to the end of the body.
 pub(super) fn finish(
     mut response: Response<AnswerBody>,
-    mut record: Option<Record>,
+    mut record: Option<Box<Record>>,
     passage: Passage,
     http1: bool,
     id: &RequestId,
@@ -249,7 +253,7 @@ pub(super) fn finish(
 pub struct CallBody {
     body: AnswerBody,
     /// `None` where a tunnel has taken it.
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     pick: Option<Pick>,
     /// `None` where a tunnel has taken it.
     _in_flight: Option<Permit>,

@@ -23,7 +23,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use crate::forward::{self, AnswerBody, TrailerRule};
+use crate::forward::{self, AnswerBody, Seen, TrailerRule};
 use crate::model::{Address, Failure, Kind};
 use crate::reply;
 use crate::telemetry::record::{Record, SpanSeed};
@@ -31,7 +31,7 @@ use crate::telemetry::spans::Host;
 use crate::trace::{self, REQUEST_ID};
 use crate::upstream::RequestBody;
 use crate::upstream::cluster::Pick;
-use crate::upstream::h1::{Framing, RequestHead};
+use crate::upstream::h1::{Framing, OurFields, RequestHead};
 
 pub use answer::{CallBody, CallEnding, CallTunnel, CallTunnelSlot};
 pub use directory::{Caller, CallerParts, Directory, Route};
@@ -100,7 +100,7 @@ impl Door {
             record.target = parts.uri.path_and_query().cloned();
         }
         let mut passage = Passage {
-            trace: self.read_trace(&found, &parts, record.as_mut()),
+            trace: self.read_trace(&found, &parts, record.as_deref_mut()),
             ..Passage::default()
         };
         let (service, next_hop) = match &found {
@@ -127,7 +127,7 @@ impl Door {
                 next_hop,
                 failure,
                 &shape,
-                record.as_mut(),
+                record.as_deref_mut(),
                 &id,
             )
         });
@@ -172,8 +172,9 @@ impl Door {
         record: &mut Record,
         passage: &mut Passage,
     ) -> Result<Response<AnswerBody>, Failure> {
-        forward::check_framing(&parts)?;
-        let (head, body) = self.prepare(&found, parts, body, record, passage)?;
+        let seen = Seen::of(&parts.headers);
+        forward::check_framing(&parts, seen)?;
+        let (head, body) = self.prepare(&found, (parts, seen), body, record, passage)?;
         let upgrade = head.upgrade.clone();
         record.upstream_begins();
         let shard = record.shard().clone();
@@ -215,7 +216,7 @@ impl Door {
     fn prepare(
         &self,
         found: &Found,
-        mut parts: Parts,
+        (mut parts, seen): (Parts, Seen),
         body: Incoming,
         record: &mut Record,
         passage: &mut Passage,
@@ -226,23 +227,27 @@ impl Door {
         let grpc = parts.version == Version::HTTP_2 && reply::is_grpc(&parts.headers);
         let headers = &mut parts.headers;
         shared.reserved.strip(headers);
-        let asked = forward::strip_request(headers)?;
+        let asked = forward::strip_request(headers, seen)?;
         headers.remove(PROXY_AUTHORIZATION);
         headers.remove(HOST);
+        // `Host` first; each attempt has its own.
+        let mut ours = OurFields::with_capacity(8);
+        ours.push((HOST, HeaderValue::from_static("localhost")));
         if let (Some(context), Some(tracing)) = (&mut passage.trace, &ready.spec.tracing) {
             context.become_call(&ready.trace_name);
             let checked = context.check_depth();
             checked.map_err(|error| Failure::because(Kind::Loop, error.to_string()))?;
-            context.write(headers, &tracing.propagate);
+            context.write(headers, &mut ours, &tracing.propagate);
         }
         if let Some(id) = &record.request_id {
-            headers.insert(REQUEST_ID, id.clone());
+            headers.remove(REQUEST_ID);
+            ours.push((REQUEST_ID, id.clone()));
         }
         if asked.accepts_trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
+            ours.push((TE, HeaderValue::from_static("trailers")));
         }
         credential::attach(headers, found);
-        let framing = forward::onward_framing(headers, &body);
+        let framing = forward::onward_framing(headers, seen, &body);
         let upgrade = asked
             .upgrade
             .as_ref()
@@ -255,6 +260,7 @@ impl Door {
             method: parts.method,
             target: forward::onward_target(&parts.uri),
             headers: parts.headers,
+            ours,
             framing,
             upgrade,
         };

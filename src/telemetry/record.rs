@@ -164,10 +164,11 @@ impl Recorder {
 }
 
 impl Record {
-    /// Begins with the complete head.
-    pub fn begin(recorder: Rc<Recorder>, method: Method, client: IpAddr) -> Self {
+    /// Begins with the complete head. On the heap: it is handed on to the end
+    /// of the answer.
+    pub fn begin(recorder: Rc<Recorder>, method: Method, client: IpAddr) -> Box<Self> {
         recorder.shard.in_flight(recorder.direction()).inc();
-        Self {
+        Box::new(Self {
             recorder,
             started: Instant::now(),
             upstream_started: None,
@@ -185,7 +186,7 @@ impl Record {
             identity: None,
             upstream: UpstreamFacts::default(),
             about_us: false,
-        }
+        })
     }
 
     /// The cells of this worker.

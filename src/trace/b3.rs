@@ -1,7 +1,9 @@
 //! B3, single and multiple headers (openzipkin/b3-propagation).
 
-use crate::model::hex;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::write::Fields;
+use crate::model::hex;
 
 pub(super) const SINGLE: HeaderName = HeaderName::from_static("b3");
 pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
@@ -114,7 +116,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn write_single(&self, headers: &mut HeaderMap) {
+    pub(super) fn write_single(&self, ours: &mut Fields) {
         let state = match (self.sampled, self.debug) {
             (true, true) => b'd',
             (true, false) => b'1',
@@ -132,32 +134,32 @@ impl Outgoing {
             }
         }
         let length = if self.parent.is_some() { 68 } else { 51 };
-        insert(headers, SINGLE, text.get(..length).unwrap_or_default());
+        push(ours, SINGLE, text.get(..length).unwrap_or_default());
     }
 
-    pub(super) fn write_multi(&self, headers: &mut HeaderMap) {
+    pub(super) fn write_multi(&self, ours: &mut Fields) {
         let mut id = [0; 32];
         hex::write(&self.trace_id, &mut id);
-        insert(headers, TRACE_ID, &id);
+        push(ours, TRACE_ID, &id);
         let mut id = [0; 16];
         hex::write(&self.span_id, &mut id);
-        insert(headers, SPAN_ID, &id);
+        push(ours, SPAN_ID, &id);
         if let Some(parent) = self.parent {
             hex::write(&parent, &mut id);
-            insert(headers, PARENT_SPAN_ID, &id);
+            push(ours, PARENT_SPAN_ID, &id);
         }
         // Debug implies sampled, which is then not sent.
         if self.sampled && self.debug {
-            insert(headers, FLAGS, b"1");
+            push(ours, FLAGS, b"1");
         } else {
-            insert(headers, SAMPLED, if self.sampled { b"1" } else { b"0" });
+            push(ours, SAMPLED, if self.sampled { b"1" } else { b"0" });
         }
     }
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+fn push(ours: &mut Fields, name: HeaderName, value: &[u8]) {
     let value = HeaderValue::from_bytes(value).expect("hex digits and dashes are visible ASCII");
-    headers.insert(name, value);
+    ours.push((name, value));
 }
 
 #[cfg(test)]
@@ -257,8 +259,11 @@ mod tests {
             });
             let expected = B3 { ids: Some((trace_id, span_id)), decision };
             let (mut one, mut many) = (HeaderMap::new(), HeaderMap::new());
-            outgoing.write_single(&mut one);
-            outgoing.write_multi(&mut many);
+            let (mut single, mut multi) = (Fields::new(), Fields::new());
+            outgoing.write_single(&mut single);
+            outgoing.write_multi(&mut multi);
+            one.extend(single);
+            many.extend(multi);
             prop_assert_eq!(read(&one), expected);
             prop_assert_eq!(read(&many), expected);
         }

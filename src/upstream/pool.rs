@@ -19,6 +19,10 @@ use crate::net::deadline::{Deadline, Deadlines};
 use crate::net::stream::Stream;
 use crate::net::tls::{ClientTls, TlsError, Wire};
 
+/// Read buffers kept for the next responses: as many as are usually being read
+/// at one time in one worker.
+const SPARE_BUFFERS: usize = 8;
+
 /// An upstream as resolved at snapshot build; shared by all workers.
 #[derive(Debug)]
 pub struct Upstream {
@@ -42,6 +46,9 @@ pub struct Pool {
     deadlines: Deadlines,
     /// Least recently used first.
     idle: RefCell<Vec<Connection>>,
+    /// Read buffers that connections gave back; what was read into them may
+    /// still be on its way to a client, and keeps them from being used again.
+    buffers: RefCell<Vec<BytesMut>>,
     http2: h2::Connections,
     purging: Cell<bool>,
     retired: Cell<bool>,
@@ -210,6 +217,7 @@ impl Pool {
             client_idle_timeout: Cell::new(client_idle_timeout),
             deadlines,
             idle: RefCell::new(Vec::new()),
+            buffers: RefCell::new(Vec::new()),
             http2: h2::Connections::default(),
             purging: Cell::new(false),
             retired: Cell::new(false),
@@ -315,8 +323,14 @@ impl Pool {
         })
     }
 
-    /// Takes a connection back after a clean response.
-    pub(super) fn put_back(self: &Rc<Self>, mut connection: Connection) {
+    /// A read buffer that was used before, or an empty one.
+    pub(super) fn spare_buffer(&self) -> BytesMut {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a connection back after a clean response, and its buffer for
+    /// others if that is of the usual size.
+    pub(super) fn put_back(self: &Rc<Self>, mut connection: Connection, spare: bool) {
         if self.retired.get() || self.upstream.spec.max_idle == 0 {
             return;
         }
@@ -324,7 +338,12 @@ impl Pool {
         connection.requests = connection.requests.saturating_add(1);
         connection.idle_since_ms = self.deadlines.clock().now_ms();
         // An idle connection costs no read buffer.
-        connection.buffer = BytesMut::new();
+        let buffer = std::mem::take(&mut connection.buffer);
+        let mut buffers = self.buffers.borrow_mut();
+        if spare && buffers.len() < SPARE_BUFFERS {
+            buffers.push(buffer);
+        }
+        drop(buffers);
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= self.upstream.spec.max_idle {
             idle.remove(0);
@@ -358,6 +377,7 @@ async fn purge(pool: Weak<Pool>, pause: Duration) {
         tokio::time::sleep(pause).await;
         let Some(pool) = pool.upgrade() else { return };
         if !pool.purge_expired() {
+            pool.buffers.borrow_mut().clear();
             pool.purging.set(false);
             return;
         }

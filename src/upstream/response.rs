@@ -21,6 +21,8 @@ use super::pool::Pool;
 pub struct UpstreamResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// Fields of the upstream's hop may be among them.
+    pub hop_by_hop: bool,
     pub body: UpstreamBody,
     /// For the log.
     pub address: Arc<str>,
@@ -53,6 +55,7 @@ pub async fn request(
     Ok(UpstreamResponse {
         status: response.status,
         headers: response.headers,
+        hop_by_hop: response.hop_by_hop,
         body: UpstreamBody::Http1(response.body),
         address,
         reused,
@@ -75,6 +78,7 @@ pub async fn request_http2(
     Ok(UpstreamResponse {
         status: parts.status,
         headers: parts.headers,
+        hop_by_hop: true,
         body: UpstreamBody::Http2(Box::new(body)),
         address: sent.address,
         reused: sent.reused,

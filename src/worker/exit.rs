@@ -197,7 +197,7 @@ struct Calling {
 
 impl Calling {
     async fn http1(self, io: ClientIo) {
-        let service = |request| Box::pin(self.call(request));
+        let service = |request| self.call(request);
         let (limits, listening) = (self.exit.settings.parser, &self.exit.listening);
         let (ended, stream, leftover) =
             keeping::serve_http1(io, &self.watch, limits, listening, service).await;

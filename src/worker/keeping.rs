@@ -1,6 +1,8 @@
 //! HTTP/1 on a connection, however long it is silent between requests.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -27,19 +29,20 @@ pub(super) async fn serve_http1<F, R, B>(
 ) -> (End, Stream, Bytes)
 where
     F: Fn(Request<Incoming>) -> R,
-    // Needed to get the stream back; one box per request.
-    R: Future<Output = Result<Response<B>, Infallible>> + Unpin,
+    R: Future<Output = Result<Response<B>, Infallible>>,
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     loop {
+        let place = Place::default();
+        let service = service_fn(|request| place.put(service(request)));
         // Boxed: given back while the connection is parked.
         let served = Box::pin(net::serve_http1(
             io,
             watch,
             limits,
             listening.phase(),
-            service_fn(&service),
+            service,
         ));
         let (end, mut stream, leftover) = served.await;
         if !matches!(end, End::Stalled(Stalled::Quiet)) {
@@ -79,4 +82,44 @@ fn poll_parked(
     watch
         .poll_stalled(context)
         .map(|stalled| Some(End::Stalled(stalled)))
+}
+
+/// Where the request that is being served lies: made with the first one of a
+/// connection, instead of a large allocation for each.
+struct Place<R>(Rc<RefCell<Pin<Box<Option<R>>>>>);
+
+/// The request in a [`Place`]; ended when this is dropped.
+struct Placed<R>(Rc<RefCell<Pin<Box<Option<R>>>>>);
+
+impl<R> Default for Place<R> {
+    fn default() -> Self {
+        Self(Rc::new(RefCell::new(Box::pin(None))))
+    }
+}
+
+impl<R> Place<R> {
+    /// HTTP/1 has one request at a time: the one before has ended.
+    fn put(&self, request: R) -> Placed<R> {
+        self.0.borrow_mut().as_mut().set(Some(request));
+        Placed(Rc::clone(&self.0))
+    }
+}
+
+impl<R: Future> Future for Placed<R> {
+    type Output = R::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<R::Output> {
+        let mut place = self.0.borrow_mut();
+        match place.as_mut().as_pin_mut() {
+            Some(request) => request.poll(context),
+            // Only after its end, when nobody polls it.
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<R> Drop for Placed<R> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().as_mut().set(None);
+    }
 }

@@ -184,11 +184,7 @@ impl Port {
             }
         };
         let serving = Serving {
-            client: ClientSide {
-                peer: peer.ip(),
-                tls: tls.is_some(),
-                certificate,
-            },
+            client: ClientSide::new(peer.ip(), tls.is_some(), certificate),
             tls,
             peer,
             tunnel: Rc::default(),
@@ -246,7 +242,7 @@ struct Serving {
 
 impl Serving {
     async fn http1(self, io: ClientIo) {
-        let service = |request| Box::pin(self.request(request));
+        let service = |request| self.request(request);
         let (limits, listening) = (self.opened.parser, &self.port.listening);
         let (end, stream, leftover) =
             keeping::serve_http1(io, &self.watch, limits, listening, service).await;

@@ -26,7 +26,7 @@ impl<'a> Asking<'a> {
     pub(super) fn begin(call: &Call<'a>, head: &mut RequestHead) -> Self {
         Self(call.trace.map(|trace| {
             let context = trace.context.child(trace.service, trace.ids);
-            context.write(&mut head.headers, trace.propagate);
+            context.write(&mut head.headers, &mut head.ours, trace.propagate);
             Traced {
                 trace,
                 context,

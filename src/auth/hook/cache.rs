@@ -82,6 +82,8 @@ pub(super) fn key_of(head: &RequestHead, call: &Call<'_>) -> Box<[u8]> {
         method,
         target,
         headers,
+        // Trace headers are all there is.
+        ours: _,
         framing: _,
         upgrade: _,
         http2: _,

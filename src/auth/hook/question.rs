@@ -14,7 +14,7 @@ use crate::auth::call::Call;
 use crate::auth::carrier::X_API_KEY;
 use crate::model::{FRAMING_HEADERS, HookPolicy, HookPreset};
 use crate::trace;
-use crate::upstream::h1::{Framing, RequestHead};
+use crate::upstream::h1::{Framing, OurFields, RequestHead};
 
 static X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -112,6 +112,7 @@ impl Shape {
             method,
             target,
             headers,
+            ours: OurFields::new(),
             framing,
             upgrade: None,
             http2: false,

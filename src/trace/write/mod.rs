@@ -65,19 +65,23 @@ impl Carried {
     }
 }
 
+/// Fields to be sent, none of them twice.
+pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
+
 impl Context {
-    /// Replaces the trace headers that were read by the chosen formats. Ids are
-    /// written whether sampled or not (SAMP-2).
-    pub fn write(&self, headers: &mut HeaderMap, propagate: &[Propagation]) {
+    /// Takes the trace headers that were read out of `headers`, and writes the
+    /// chosen formats into `ours`. Ids are written whether sampled or not
+    /// (SAMP-2).
+    pub fn write(&self, headers: &mut HeaderMap, ours: &mut Fields, propagate: &[Propagation]) {
         for name in self.carried.names() {
             headers.remove(name);
         }
         for format in propagate {
             match format {
-                Propagation::W3c => self.write_w3c(headers),
-                Propagation::House => self.write_house(headers),
-                Propagation::B3 => self.as_b3().write_single(headers),
-                Propagation::B3Multi => self.as_b3().write_multi(headers),
+                Propagation::W3c => self.write_w3c(ours),
+                Propagation::House => self.write_house(ours),
+                Propagation::B3 => self.as_b3().write_single(ours),
+                Propagation::B3Multi => self.as_b3().write_multi(ours),
             }
         }
     }
@@ -90,27 +94,27 @@ impl Context {
         headers.insert(house::DEPTH, depth_value(self.depth));
     }
 
-    fn write_w3c(&self, headers: &mut HeaderMap) {
+    fn write_w3c(&self, ours: &mut Fields) {
         let parent = TraceParent {
             trace_id: self.trace_id,
             parent_id: self.span_id,
             sampled: self.sampled,
             random: self.random,
         };
-        headers.insert(TRACEPARENT, parent.header());
+        ours.push((TRACEPARENT, parent.header()));
         let own = self
             .sampled
             .then_some((self.depth, self.parent_service.as_ref()));
         if let Some(state) = self.state.header(own) {
-            headers.insert(TRACESTATE, state);
+            ours.push((TRACESTATE, state));
         }
     }
 
-    fn write_house(&self, headers: &mut HeaderMap) {
-        headers.insert(house::TRACE_ID, self.house_id_value());
-        headers.insert(house::DEPTH, depth_value(self.depth));
+    fn write_house(&self, ours: &mut Fields) {
+        ours.push((house::TRACE_ID, self.house_id_value()));
+        ours.push((house::DEPTH, depth_value(self.depth)));
         if let Some(parent) = &self.parent_service {
-            headers.insert(house::PARENT_SERVICE, parent.clone());
+            ours.push((house::PARENT_SERVICE, parent.clone()));
         }
     }
 

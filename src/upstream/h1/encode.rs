@@ -15,6 +15,10 @@ pub enum Framing {
     Chunked,
 }
 
+/// Fields that this side sets: kept apart from what was received, because each
+/// insertion into that map hashes a name. None of them is in the map, too.
+pub type OurFields = Vec<(HeaderName, HeaderValue)>;
+
 /// The head of a request toward an app.
 #[derive(Debug)]
 pub struct RequestHead {
@@ -23,6 +27,7 @@ pub struct RequestHead {
     pub target: Bytes,
     /// Without framing fields: those are written from `framing`.
     pub headers: HeaderMap,
+    pub ours: OurFields,
     pub framing: Framing,
     /// Token of a protocol switch to ask for; HTTP/1.1 only.
     pub upgrade: Option<Bytes>,
@@ -36,15 +41,20 @@ pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut BytesMu
         method,
         target,
         headers,
+        ours,
         framing,
         upgrade,
         http2: _,
     } = head;
-    out.reserve(64 + target.len() + headers.len() * 48);
+    out.reserve(64 + target.len() + (headers.len() + ours.len()) * 48);
     out.put_slice(method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(target);
     out.put_slice(b" HTTP/1.1\r\n");
+    // `Host` is among them, and is to come first (RFC 9110 §7.2).
+    for (name, value) in ours {
+        write_field(name, value, case, out);
+    }
     for (name, value) in headers {
         if is_framing(name) {
             continue;
@@ -63,7 +73,7 @@ pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut BytesMu
             out.put_slice(b"chunked\r\n");
         }
     }
-    if upgrade.is_none() && headers.contains_key(header::TE) {
+    if upgrade.is_none() && ours.iter().any(|(name, _)| *name == header::TE) {
         // RFC 9110 §10.1.4.
         write_name("connection", case, out);
         out.put_slice(b"TE\r\n");
@@ -141,6 +151,7 @@ mod tests {
             method: Method::POST,
             target: Bytes::from_static(b"/a?b=c"),
             headers,
+            ours: OurFields::new(),
             framing,
             upgrade: None,
             http2: false,

@@ -3,7 +3,6 @@
 //! Nothing runs in a task of its own: whoever awaits the head, and later
 //! whoever polls the body, also pushes what is left of the request.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,12 +11,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::decode::{self, BodyDecoder, ResponseHead};
-use super::encode::{self, Framing, RequestHead};
+use super::encode::{self, RequestHead};
 use super::outgoing::Outgoing;
 use super::response::{H1Response, ResponseBody};
 use crate::model::Kind;
@@ -65,33 +64,22 @@ pub(super) enum Waiting {
 }
 
 impl Exchange {
-    /// Prepares the exchange; nothing is sent before it is polled.
+    /// Prepares the exchange; nothing is sent before it is polled. On the heap
+    /// from the beginning: it is handed on until the body has ended.
     pub fn new(
-        connection: Connection,
+        mut connection: Connection,
         pool: Rc<Pool>,
         head: &RequestHead,
         body: RequestBody,
-    ) -> Self {
+    ) -> Box<Self> {
         let case = pool.upstream().spec().header_case;
         let mut bytes = BytesMut::new();
         encode::write_head(head, case, &mut bytes);
-        let head_bytes = bytes.freeze();
-        let request = Outgoing {
-            staged_bytes: head_bytes.len(),
-            staged: VecDeque::from([head_bytes]),
-            owed: if let Framing::Length(length) = head.framing {
-                length
-            } else {
-                0
-            },
-            chunked: head.framing == Framing::Chunked,
-            case,
-            upgrade: head.upgrade.is_some(),
-            body_ended: matches!(head.framing, Framing::None | Framing::Length(0)),
-            broken: None,
-            sent: false,
-        };
-        Self {
+        let request = Outgoing::new(bytes.freeze(), head.framing, head.upgrade.is_some(), case);
+        if connection.buffer.capacity() == 0 {
+            connection.buffer = pool.spare_buffer();
+        }
+        Box::new(Self {
             connection,
             pool,
             method: head.method.clone(),
@@ -103,29 +91,25 @@ impl Exchange {
             interim_responses: 0,
             received: false,
             peer_closed: false,
-        }
+        })
     }
 
     /// Sends the request until the response head is there. On failure the body
     /// comes back for a retry.
-    pub async fn response(mut self) -> Result<H1Response, (UpstreamError, RequestBody)> {
+    pub async fn response(mut self: Box<Self>) -> Result<H1Response, (UpstreamError, RequestBody)> {
         match std::future::poll_fn(|context| self.poll_head(context)).await {
             Ok(head) => Ok(self.into_response(head)),
             Err(error) => Err((error, self.body)),
         }
     }
 
-    fn into_response(self, head: ResponseHead) -> H1Response {
-        let streaming = head.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-            let value = value.as_bytes();
-            value.starts_with(b"text/event-stream") || value.starts_with(b"application/grpc")
-        });
+    fn into_response(self: Box<Self>, head: ResponseHead) -> H1Response {
         let idle_limit = self.pool.upstream().spec().body_idle_timeout;
         let mut body = ResponseBody {
             decoder: BodyDecoder::new(head.framing),
             keep_alive: head.keep_alive,
-            idle_limit: (!streaming).then_some(idle_limit),
-            exchange: Some(Box::new(self)),
+            idle_limit: (!head.streams).then_some(idle_limit),
+            exchange: Some(self),
         };
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             body.finish_if_done();
@@ -133,6 +117,7 @@ impl Exchange {
         H1Response {
             status: head.status,
             headers: head.headers,
+            hop_by_hop: head.hop_by_hop,
             body,
         }
     }
@@ -200,20 +185,19 @@ impl Exchange {
                 return Ok(());
             }
             let body_pending = self.poll_stage(context)?.is_pending();
-            if self.request.staged.is_empty() {
+            if !self.request.has_staged() {
                 self.flush(context);
                 return Ok(());
             }
             match self.poll_write(context) {
-                Poll::Ready(Ok(())) if body_pending && self.request.staged.is_empty() => {
+                Poll::Ready(Ok(())) if body_pending && !self.request.has_staged() => {
                     self.flush(context);
                     return Ok(());
                 }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
                     // It may have answered already, so reading goes on.
-                    self.request.broken = Some(error);
-                    self.request.staged.clear();
+                    self.request.break_off(error);
                 }
                 Poll::Pending => return Ok(()),
             }
@@ -295,7 +279,7 @@ impl Exchange {
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut slices = [IoSlice::new(&[]); 8];
         let mut count = 0;
-        for (slice, bytes) in slices.iter_mut().zip(&self.request.staged) {
+        for (slice, bytes) in slices.iter_mut().zip(self.request.staged()) {
             *slice = IoSlice::new(bytes);
             count += 1;
         }
@@ -331,10 +315,15 @@ impl Exchange {
         Poll::Ready(Ok(filled))
     }
 
+    /// Whether reads have needed more room than the first.
+    pub(super) fn has_grown(&self) -> bool {
+        self.read_bytes > READ_BYTES
+    }
+
     /// Which limit applies while nothing moves.
     fn waiting_for(&self, app: Waiting) -> Waiting {
         let client_owes = !self.request.body_ended && self.request.broken.is_none();
-        if app == Waiting::Head && client_owes && self.request.staged.is_empty() {
+        if app == Waiting::Head && client_owes && !self.request.has_staged() {
             Waiting::Client
         } else {
             app

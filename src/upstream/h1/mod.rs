@@ -11,6 +11,6 @@ mod outgoing;
 mod response;
 
 pub use decode::DecodeError;
-pub use encode::{Framing, RequestHead};
+pub use encode::{Framing, OurFields, RequestHead};
 pub use exchange::Exchange;
 pub use response::{H1Response, ResponseBody, Switched};

@@ -18,6 +18,8 @@ use crate::upstream::error::UpstreamError;
 pub struct H1Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
+    /// Fields of this hop are among them.
+    pub hop_by_hop: bool,
     pub body: ResponseBody,
 }
 
@@ -58,20 +60,17 @@ impl ResponseBody {
         let Some(exchange) = self.exchange.take() else {
             return;
         };
-        let Exchange {
-            connection,
-            pool,
-            request,
-            peer_closed,
-            ..
-        } = *exchange;
         // SMUG-7: reused only after a clean end with nothing left over.
         let clean = self.keep_alive
-            && request.is_complete()
-            && !peer_closed
-            && connection.buffer.is_empty();
+            && exchange.request.is_complete()
+            && !exchange.peer_closed
+            && exchange.connection.buffer.is_empty();
+        let usual = !exchange.has_grown();
         if clean {
-            pool.put_back(connection);
+            let Exchange {
+                connection, pool, ..
+            } = *exchange;
+            pool.put_back(connection, usual);
         }
     }
 

@@ -248,6 +248,9 @@ fn request(
     scheme: uri::Scheme,
 ) -> Result<Request<H2RequestBody>, http::Error> {
     let mut headers = head.headers.clone();
+    for (name, value) in &head.ours {
+        headers.insert(name, value.clone());
+    }
     let authority = headers.remove(HOST);
     let authority = authority
         .as_ref()

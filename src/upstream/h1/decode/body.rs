@@ -201,7 +201,7 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, DecodeError
             let spans = spans_of(buffer, parsed);
             let section = buffer.split_to(length).freeze();
             header_map(&section, &spans)
-                .map(Some)
+                .map(|(trailers, _)| Some(trailers))
                 .map_err(|_| DecodeError::Trailers)
         }
         Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => Ok(None),

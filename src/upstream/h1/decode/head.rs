@@ -18,6 +18,10 @@ pub(in crate::upstream::h1) struct ResponseHead {
     pub(in crate::upstream::h1) framing: BodyFraming,
     /// Neither `Connection: close` nor HTTP/1.0.
     pub(in crate::upstream::h1) keep_alive: bool,
+    /// Events or gRPC.
+    pub(in crate::upstream::h1) streams: bool,
+    /// It has fields that belong to this hop.
+    pub(in crate::upstream::h1) hop_by_hop: bool,
 }
 
 /// How the body ends (RFC 9112 §6.3).
@@ -61,16 +65,55 @@ pub(in crate::upstream::h1) fn take_head(
     };
     let spans = spans_of(buffer, response.headers);
     let head = buffer.split_to(length).freeze();
-    let mut headers = header_map(&head, &spans)?;
-    let framing = body_framing(method, status, version, &headers)?;
-    one_content_length(status, &mut headers);
-    let keep_alive = version == Version::HTTP_11 && !announces_close(&headers);
+    let (mut headers, noted) = header_map(&head, &spans)?;
+    let framing = body_framing(method, status, version, &headers, noted)?;
+    if noted.lengths > 0 {
+        one_content_length(status, &mut headers, noted.lengths);
+    }
+    let close = noted.connection && announces_close(&headers);
     Ok(Some(ResponseHead {
         status,
-        headers,
         framing,
-        keep_alive,
+        keep_alive: version == Version::HTTP_11 && !close,
+        streams: noted.content_type && is_streaming(&headers),
+        hop_by_hop: noted.hop_by_hop,
+        headers,
     }))
+}
+
+/// Which fields were among those parsed: they are few, and each look-up in the
+/// map costs a hash.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Noted {
+    /// Lines of `Content-Length`.
+    lengths: u32,
+    encoded: bool,
+    connection: bool,
+    content_type: bool,
+    /// Anything that may not pass on.
+    hop_by_hop: bool,
+}
+
+impl Noted {
+    fn note(&mut self, name: &HeaderName) {
+        match name.as_str() {
+            "content-length" => self.lengths += 1,
+            "transfer-encoding" => (self.encoded, self.hop_by_hop) = (true, true),
+            "connection" => (self.connection, self.hop_by_hop) = (true, true),
+            "content-type" => self.content_type = true,
+            "keep-alive" | "te" | "upgrade" | "proxy-authenticate" | "proxy-connection"
+            | "http2-settings" => self.hop_by_hop = true,
+            _ => {}
+        }
+    }
+}
+
+/// Of what is sent as it comes, silences have no limit.
+fn is_streaming(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.starts_with(b"text/event-stream") || value.starts_with(b"application/grpc")
+    })
 }
 
 pub(super) type Spans = smallvec::SmallVec<[(std::ops::Range<usize>, std::ops::Range<usize>); 12]>;
@@ -89,8 +132,10 @@ pub(super) fn spans_of(buffer: &[u8], fields: &[httparse::Header<'_>]) -> Spans 
         .collect()
 }
 
-pub(super) fn header_map(head: &Bytes, spans: &Spans) -> Result<HeaderMap, DecodeError> {
-    let mut headers = HeaderMap::with_capacity(spans.len());
+pub(super) fn header_map(head: &Bytes, spans: &Spans) -> Result<(HeaderMap, Noted), DecodeError> {
+    // Room for what is added on the way.
+    let mut headers = HeaderMap::with_capacity(spans.len() + 1);
+    let mut noted = Noted::default();
     for (name, value) in spans {
         let name = head.get(name.clone()).ok_or(DecodeError::Head)?;
         let name = HeaderName::from_bytes(name).map_err(|_| DecodeError::Head)?;
@@ -101,9 +146,10 @@ pub(super) fn header_map(head: &Bytes, spans: &Spans) -> Result<HeaderMap, Decod
             head.slice(value.clone())
         };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| DecodeError::Head)?;
+        noted.note(&name);
         headers.append(name, value);
     }
-    Ok(headers)
+    Ok((headers, noted))
 }
 
 fn body_framing(
@@ -111,9 +157,13 @@ fn body_framing(
     status: StatusCode,
     version: Version,
     headers: &HeaderMap,
+    noted: Noted,
 ) -> Result<BodyFraming, DecodeError> {
-    let length = content_length(headers)?;
-    let encoded = headers.contains_key(header::TRANSFER_ENCODING);
+    let length = match noted.lengths {
+        0 => None,
+        _ => content_length(headers)?,
+    };
+    let encoded = noted.encoded;
     if encoded {
         let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
         let chunked = encodings
@@ -151,14 +201,13 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, DecodeError> {
 
 /// Equal lines become one (RFC 9110 §8.6), and a 204 has none (§8.6 again):
 /// clients of HTTP/2 take either for an error.
-fn one_content_length(status: StatusCode, headers: &mut HeaderMap) {
+fn one_content_length(status: StatusCode, headers: &mut HeaderMap, lines: u32) {
     if status == StatusCode::NO_CONTENT {
         headers.remove(header::CONTENT_LENGTH);
-    } else if let header::Entry::Occupied(mut lines) = headers.entry(header::CONTENT_LENGTH)
-        && lines.iter().nth(1).is_some()
+    } else if lines > 1
+        && let Some(first) = headers.remove(header::CONTENT_LENGTH)
     {
-        let first = lines.get().clone();
-        lines.insert(first);
+        headers.insert(header::CONTENT_LENGTH, first);
     }
 }
 
