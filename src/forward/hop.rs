@@ -9,11 +9,7 @@ use super::client::is_forwarding;
 use super::reserved::{Reserved, fold, remove_where};
 use super::seen::Seen;
 use crate::model::{Failure, Kind};
-use crate::upstream::TrailerFilter;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+use crate::upstream::{TrailerFilter, is_hop_by_hop};
 
 /// What a request's hop-by-hop fields asked for, before they were removed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -134,17 +130,6 @@ fn strip(headers: &mut HeaderMap, named: &Names) {
         }
     }
     remove_where(headers, is_hop_by_hop);
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    *name == header::CONNECTION
-        || *name == header::TE
-        || *name == header::TRANSFER_ENCODING
-        || *name == header::UPGRADE
-        || *name == header::PROXY_AUTHENTICATE
-        || *name == KEEP_ALIVE
-        || *name == PROXY_CONNECTION
-        || *name == HTTP2_SETTINGS
 }
 
 /// Field names of one request: mostly none, so no room is carried along.

@@ -6,11 +6,13 @@ use http::Method;
 
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::h1::RequestHead;
-use crate::upstream::{self, Connection, Pool, RequestBody, UpstreamError, UpstreamResponse};
+use crate::upstream::{
+    self, Attempt, Connection, Pool, RequestBody, UpstreamError, UpstreamResponse,
+};
 
 /// A response, and how it was come by.
 pub struct Sent {
-    pub response: UpstreamResponse,
+    pub response: Box<UpstreamResponse>,
     /// 1, or 2 after a retry.
     pub attempt: u32,
 }
@@ -49,14 +51,14 @@ async fn send_http1(
 ) -> Result<Sent, UpstreamError> {
     let Some(connection) = pool.take_idle() else {
         let connection = connect(pool, retried).await?;
-        return exchange(pool, connection, head, body, 1)
-            .await
-            .map_err(|(error, _)| error);
+        let sent = upstream::request(pool, connection, head, body).await;
+        return Sent::by(1, sent);
     };
-    let (error, mut body) = match exchange(pool, connection, head, body, 1).await {
-        Ok(sent) => return Ok(sent),
+    let failed = match upstream::request(pool, connection, head, body).await {
+        Ok(response) => return Sent::by(1, Ok(response)),
         Err(failed) => failed,
     };
+    let (error, mut body) = *failed;
     let Some(reason) = retry_reason(&error, &head.method) else {
         return Err(error);
     };
@@ -65,9 +67,16 @@ async fn send_http1(
     }
     retried(reason);
     let connection = pool.connect().await?;
-    exchange(pool, connection, head, body, 2)
-        .await
-        .map_err(|(error, _)| error)
+    Sent::by(2, upstream::request(pool, connection, head, body).await)
+}
+
+impl Sent {
+    fn by(attempt: u32, outcome: Attempt) -> Result<Self, UpstreamError> {
+        match outcome {
+            Ok(response) => Ok(Self { response, attempt }),
+            Err(failed) => Err(failed.0),
+        }
+    }
 }
 
 /// RETRY-1: a connect that failed sent nothing, so it is tried once more.
@@ -84,17 +93,6 @@ async fn connect(
     }
 }
 
-async fn exchange(
-    pool: &Rc<Pool>,
-    connection: Connection,
-    head: &RequestHead,
-    body: RequestBody,
-    attempt: u32,
-) -> Result<Sent, (UpstreamError, RequestBody)> {
-    let response = upstream::request(pool, connection, head, body).await?;
-    Ok(Sent { response, attempt })
-}
-
 /// The same over connections that are shared.
 async fn send_http2(
     pool: &Rc<Pool>,
@@ -109,15 +107,11 @@ async fn send_http2(
         }
         outcome => outcome?,
     };
-    let (error, mut body) = match upstream::request_http2(pool, room, head, body).await {
-        Ok(response) => {
-            return Ok(Sent {
-                response,
-                attempt: 1,
-            });
-        }
+    let failed = match upstream::request_http2(pool, room, head, body).await {
+        Ok(response) => return Sent::by(1, Ok(response)),
         Err(failed) => failed,
     };
+    let (error, mut body) = *failed;
     let Some(reason) = retry_reason(&error, &head.method) else {
         return Err(error);
     };
@@ -126,12 +120,7 @@ async fn send_http2(
     }
     retried(reason);
     let room = pool.room().await?;
-    let sent = upstream::request_http2(pool, room, head, body).await;
-    sent.map(|response| Sent {
-        response,
-        attempt: 2,
-    })
-    .map_err(|(error, _)| error)
+    Sent::by(2, upstream::request_http2(pool, room, head, body).await)
 }
 
 /// Why a failed attempt may be repeated, if it may.

@@ -143,12 +143,8 @@ pub(super) fn refuse(
 }
 
 /// The app's answer, cleaned of what belongs to its connection.
-pub(super) fn relay(mut response: UpstreamResponse) -> Response<AnswerBody> {
-    let named = match response.hop_by_hop {
-        true => forward::strip_response(&mut response.headers),
-        false => forward::Names::new(),
-    };
-    streamed(response, named)
+pub(super) fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
+    streamed(response)
 }
 
 /// The app's 101, relayed only when it switches to what was asked for (UPG-2).

@@ -25,7 +25,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::auth::{Allowed, Call};
-use crate::forward::{self, AnswerBody, Client, Names, Seen};
+use crate::forward::{self, AnswerBody, Client, Seen};
 use crate::model::{Failure, Kind, is_private};
 use crate::net::tls::PeerCertificate;
 use crate::snapshot::Ready;
@@ -207,12 +207,12 @@ impl Door {
         record.upstream.connect = sent.response.connect;
         match &head.upgrade {
             Some(asked) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                let (answer, switched) = answer::relay_switch(sent.response, asked)?;
+                let (answer, switched) = answer::relay_switch(*sent.response, asked)?;
                 passage.switched = Some(switched);
                 Ok(answer)
             }
             _ => {
-                let mut answer = answer::relay(sent.response);
+                let mut answer = answer::relay(*sent.response);
                 passage.peeked = body::peek(answer.body_mut()).await?;
                 Ok(answer)
             }
@@ -354,13 +354,15 @@ fn whole(response: Response<Bytes>) -> Response<AnswerBody> {
 }
 
 /// An answer of the upstream's.
-fn streamed(response: UpstreamResponse, named: Names) -> Response<AnswerBody> {
+fn streamed(response: UpstreamResponse) -> Response<AnswerBody> {
     let UpstreamResponse {
         status,
-        headers,
+        mut headers,
+        named,
         body,
         ..
     } = response;
+    let named = named.unwrap_or_else(|| forward::strip_response(&mut headers));
     let mut response = Response::new(AnswerBody::Upstream { body, named });
     *response.status_mut() = status;
     *response.headers_mut() = headers;

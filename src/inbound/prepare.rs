@@ -80,8 +80,7 @@ impl Onward<'_> {
             client,
         } = arrival;
         let multiplexed = parts.version == Version::HTTP_2;
-        let grpc =
-            multiplexed && seen.has(Seen::CONTENT_TYPE) && reply::is_grpc(&parts.headers);
+        let grpc = multiplexed && seen.has(Seen::CONTENT_TYPE) && reply::is_grpc(&parts.headers);
         let headers = &mut parts.headers;
         let asked = forward::strip_request(headers, seen)?;
         for name in &allowed.remove {

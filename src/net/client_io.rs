@@ -124,7 +124,11 @@ impl Watch {
         let ends_ms = self.read.now_ms().saturating_add(idle_ms);
         self.idle_ends_ms.set(ends_ms);
         // Among many connections each gives back sooner what others need.
-        let quiet = if self.read.is_crowded() { TICK } else { PARK_AFTER };
+        let quiet = if self.read.is_crowded() {
+            TICK
+        } else {
+            PARK_AFTER
+        };
         self.read.arm(idle.min(quiet));
     }
 
@@ -189,10 +193,12 @@ impl Watch {
             // An answer is still on its way: nothing can be said after half of it.
             IoPhase::Head if read_expired && self.write.is_armed() => Poll::Ready(Stalled::Write),
             IoPhase::Head if read_expired => Poll::Ready(Stalled::Head),
-            IoPhase::Idle if read_expired && self.may_be_idle_longer() => match self.write.is_armed() {
-                true => Poll::Pending,
-                false => Poll::Ready(Stalled::Quiet),
-            },
+            IoPhase::Idle if read_expired && self.may_be_idle_longer() => {
+                match self.write.is_armed() {
+                    true => Poll::Pending,
+                    false => Poll::Ready(Stalled::Quiet),
+                }
+            }
             IoPhase::Idle if read_expired => Poll::Ready(Stalled::Idle),
             IoPhase::Head | IoPhase::Idle | IoPhase::Busy => Poll::Pending,
         }

@@ -147,14 +147,11 @@ pub(super) fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
     let UpstreamResponse {
         status,
         mut headers,
-        hop_by_hop,
+        named,
         body,
         ..
     } = response;
-    let named = match hop_by_hop {
-        true => forward::strip_response(&mut headers),
-        false => forward::Names::new(),
-    };
+    let named = named.unwrap_or_else(|| forward::strip_response(&mut headers));
     let mut response = Response::new(AnswerBody::Upstream { body, named });
     *response.status_mut() = status;
     *response.headers_mut() = headers;

@@ -30,7 +30,7 @@ const PROBE_UPLOAD: Duration = Duration::from_secs(1);
 
 /// A response, and how it was come by.
 pub(super) struct Sent {
-    pub(super) response: UpstreamResponse,
+    pub(super) response: Box<UpstreamResponse>,
     /// Counts as in flight until it is dropped.
     pub(super) pick: Pick,
     pub(super) attempt: u32,
@@ -188,7 +188,7 @@ impl Call<'_> {
         &mut self,
         pick: &mut Pick,
         body: RequestBody,
-    ) -> Result<UpstreamResponse, Failed> {
+    ) -> Result<Box<UpstreamResponse>, Failed> {
         let began = Instant::now();
         let pool = Rc::clone(pick.pool());
         let is_probe = self.admission.is_probe() || pick.is_probe();
@@ -296,14 +296,14 @@ async fn once(
     pool: &Rc<Pool>,
     head: &RequestHead,
     body: RequestBody,
-) -> Result<UpstreamResponse, (UpstreamError, Option<RequestBody>)> {
+) -> Result<Box<UpstreamResponse>, (UpstreamError, Option<RequestBody>)> {
     if head.http2 {
         let room = match pool.room().await {
             Ok(room) => room,
             Err(error) => return Err((error, Some(body))),
         };
         let outcome = upstream::request_http2(pool, room, head, body).await;
-        return outcome.map_err(|(error, body)| (error, Some(body)));
+        return outcome.map_err(with_body);
     }
     let connection = match pool.take_idle() {
         Some(connection) => connection,
@@ -313,7 +313,12 @@ async fn once(
         },
     };
     let outcome = upstream::request(pool, connection, head, body).await;
-    outcome.map_err(|(error, body)| (error, Some(body)))
+    outcome.map_err(with_body)
+}
+
+fn with_body(failed: Box<(UpstreamError, RequestBody)>) -> (UpstreamError, Option<RequestBody>) {
+    let (error, body) = *failed;
+    (error, Some(body))
 }
 
 /// The time of the whole is over; `asked` is the address asked last.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::RequestBody;
@@ -21,8 +21,9 @@ use super::pool::Pool;
 pub struct UpstreamResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Fields of the upstream's hop may be among them.
-    pub hop_by_hop: bool,
+    /// What `Connection` named, where the fields of the upstream's hop are left
+    /// out already; `None` where they may be among the headers.
+    pub named: Option<Vec<HeaderName>>,
     pub body: UpstreamBody,
     /// For the log.
     pub address: Arc<str>,
@@ -38,29 +39,18 @@ pub enum UpstreamBody {
     Http2(Box<H2ResponseBody>),
 }
 
+/// What became of an attempt; on failure with the body, for another one. Boxed:
+/// it is handed from hand to hand.
+pub type Attempt = Result<Box<UpstreamResponse>, Box<(UpstreamError, RequestBody)>>;
+
 /// One attempt on this connection, in HTTP/1.1.
-///
-/// # Errors
-/// What failed, and the body for another attempt.
-pub async fn request(
+pub fn request(
     pool: &Rc<Pool>,
     connection: Connection,
     head: &RequestHead,
     body: RequestBody,
-) -> Result<UpstreamResponse, (UpstreamError, RequestBody)> {
-    let (address, reused) = (Arc::clone(connection.address()), connection.is_reused());
-    let connect = connection.connect_time();
-    let exchange = Exchange::new(connection, Rc::clone(pool), head, body);
-    let response = exchange.response().await?;
-    Ok(UpstreamResponse {
-        status: response.status,
-        headers: response.headers,
-        hop_by_hop: response.hop_by_hop,
-        body: UpstreamBody::Http1(response.body),
-        address,
-        reused,
-        connect,
-    })
+) -> impl Future<Output = Attempt> + use<> {
+    Exchange::new(connection, Rc::clone(pool), head, body).response()
 }
 
 /// One attempt on this connection, in HTTP/2.
@@ -72,18 +62,18 @@ pub async fn request_http2(
     room: Room,
     head: &RequestHead,
     body: RequestBody,
-) -> Result<UpstreamResponse, (UpstreamError, RequestBody)> {
-    let sent = room.send(pool, head, body).await?;
+) -> Attempt {
+    let sent = room.send(pool, head, body).await.map_err(Box::new)?;
     let (parts, body) = sent.response.into_parts();
-    Ok(UpstreamResponse {
+    Ok(Box::new(UpstreamResponse {
         status: parts.status,
         headers: parts.headers,
-        hop_by_hop: true,
+        named: None,
         body: UpstreamBody::Http2(Box::new(body)),
         address: sent.address,
         reused: sent.reused,
         connect: sent.connect,
-    })
+    }))
 }
 
 impl Body for UpstreamBody {

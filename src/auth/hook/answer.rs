@@ -38,13 +38,17 @@ pub(super) struct Answer {
 
 /// Reads an answer whose head is complete. The head alone decides: a body that
 /// does not come before `deadline` is left out.
-pub(super) async fn read(hook: &Hook, response: UpstreamResponse, deadline: Instant) -> Answer {
+pub(super) async fn read(
+    hook: &Hook,
+    response: Box<UpstreamResponse>,
+    deadline: Instant,
+) -> Answer {
     let UpstreamResponse {
         status,
         headers,
         body,
         ..
-    } = response;
+    } = *response;
     let cacheable = !headers.contains_key(SET_COOKIE);
     let word = match status.as_u16() {
         200..=299 => {

@@ -177,7 +177,7 @@ impl Hook {
         let deadline = tokio::time::Instant::now() + self.policy.timeout;
         let asking = Asking::begin(call, &mut head);
         let sent = tokio::time::timeout_at(deadline, send(&pool, &head)).await;
-        let answer = sent.as_ref().ok().and_then(|sent| sent.as_ref().ok());
+        let answer = sent.as_ref().ok().and_then(|sent| sent.as_deref().ok());
         asking.end(&head, &self.upstream, answer);
         match sent {
             Ok(Ok(response)) => {
@@ -221,18 +221,18 @@ impl Hook {
 
 /// One exchange, begun again where a kept connection turned out dead: nothing
 /// is changed by asking.
-async fn send(pool: &Rc<Pool>, head: &RequestHead) -> Result<UpstreamResponse, UpstreamError> {
+async fn send(pool: &Rc<Pool>, head: &RequestHead) -> Result<Box<UpstreamResponse>, UpstreamError> {
     if let Some(connection) = pool.take_idle() {
         match upstream::request(pool, connection, head, RequestBody::empty()).await {
             Ok(response) => return Ok(response),
-            Err((error, _)) if error.is_provably_unsent() || error.died_before_response() => {}
-            Err((error, _)) => return Err(error),
+            Err(failed) if failed.0.is_provably_unsent() || failed.0.died_before_response() => {}
+            Err(failed) => return Err(failed.0),
         }
     }
     let connection = pool.connect().await?;
     upstream::request(pool, connection, head, RequestBody::empty())
         .await
-        .map_err(|(error, _)| error)
+        .map_err(|failed| failed.0)
 }
 
 fn reason_of(error: &UpstreamError) -> AuthReason {

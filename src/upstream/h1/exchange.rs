@@ -18,12 +18,13 @@ use tokio::io::AsyncWrite;
 use super::decode::{self, BodyDecoder, ResponseHead};
 use super::encode::{self, RequestHead};
 use super::outgoing::Outgoing;
-use super::response::{H1Response, ResponseBody};
+use super::response::ResponseBody;
 use crate::model::Kind;
 use crate::upstream::body::{BodyError, RequestBody};
 use crate::upstream::connection::Connection;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::pool::Pool;
+use crate::upstream::response::{Attempt, UpstreamBody, UpstreamResponse};
 
 /// Interim responses before the real one; more is an attack or a bug.
 const MAX_INTERIM_RESPONSES: u32 = 8;
@@ -94,17 +95,19 @@ impl Exchange {
         })
     }
 
-    /// Sends the request until the response head is there. On failure the body
-    /// comes back for a retry.
-    pub async fn response(mut self: Box<Self>) -> Result<H1Response, (UpstreamError, RequestBody)> {
+    /// Sends the request until the response head is there.
+    pub async fn response(mut self: Box<Self>) -> Attempt {
         match std::future::poll_fn(|context| self.poll_head(context)).await {
             Ok(head) => Ok(self.into_response(head)),
-            Err(error) => Err((error, self.body)),
+            Err(error) => Err(Box::new((error, self.body))),
         }
     }
 
-    fn into_response(self: Box<Self>, head: ResponseHead) -> H1Response {
+    fn into_response(self: Box<Self>, head: ResponseHead) -> Box<UpstreamResponse> {
         let idle_limit = self.pool.upstream().spec().body_idle_timeout;
+        let address = Arc::clone(self.connection.address());
+        let reused = self.connection.is_reused();
+        let connect = self.connection.connect_time();
         let mut body = ResponseBody {
             decoder: BodyDecoder::new(head.framing),
             keep_alive: head.keep_alive,
@@ -114,12 +117,15 @@ impl Exchange {
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             body.finish_if_done();
         }
-        H1Response {
+        Box::new(UpstreamResponse {
             status: head.status,
             headers: head.headers,
-            hop_by_hop: head.hop_by_hop,
-            body,
-        }
+            named: head.named,
+            body: UpstreamBody::Http1(body),
+            address,
+            reused,
+            connect,
+        })
     }
 
     fn poll_head(

@@ -11,6 +11,7 @@ mod outgoing;
 mod response;
 
 pub use decode::DecodeError;
+pub(super) use decode::is_hop_by_hop;
 pub use encode::{Framing, OurFields, RequestHead};
 pub use exchange::Exchange;
-pub use response::{H1Response, ResponseBody, Switched};
+pub use response::{ResponseBody, Switched};

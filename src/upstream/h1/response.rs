@@ -5,7 +5,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::decode::{BodyDecoder, Piece};
@@ -13,15 +12,6 @@ use super::exchange::{Exchange, Waiting};
 use crate::model::Kind;
 use crate::upstream::connection::Connection;
 use crate::upstream::error::UpstreamError;
-
-/// A response whose head is complete.
-pub struct H1Response {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    /// Fields of this hop are among them.
-    pub hop_by_hop: bool,
-    pub body: ResponseBody,
-}
 
 /// Streams a response's body; gives the connection back at its clean end, and
 /// closes it when dropped before.

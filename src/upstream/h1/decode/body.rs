@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::head::{header_map, spans_of};
+use super::head::{for_each_field, spans_of};
 use super::{BodyFraming, DecodeError, MAX_HEADERS};
 
 /// Largest trailer section (SPEC §2.3).
@@ -200,8 +200,12 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, DecodeError
         Ok(httparse::Status::Complete((length, parsed))) if length <= MAX_TRAILER_BYTES => {
             let spans = spans_of(buffer, parsed);
             let section = buffer.split_to(length).freeze();
-            header_map(&section, &spans)
-                .map(|(trailers, _)| Some(trailers))
+            let mut trailers = HeaderMap::with_capacity(spans.len());
+            let took = for_each_field(&section, &spans, |name, value| {
+                trailers.append(name, value);
+                Ok(())
+            });
+            took.map(|()| Some(trailers))
                 .map_err(|_| DecodeError::Trailers)
         }
         Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => Ok(None),

@@ -20,8 +20,9 @@ pub(in crate::upstream::h1) struct ResponseHead {
     pub(in crate::upstream::h1) keep_alive: bool,
     /// Events or gRPC.
     pub(in crate::upstream::h1) streams: bool,
-    /// It has fields that belong to this hop.
-    pub(in crate::upstream::h1) hop_by_hop: bool,
+    /// What `Connection` named; the fields of this hop are left out already.
+    /// `None` for a 101, which has them all.
+    pub(in crate::upstream::h1) named: Option<Vec<HeaderName>>,
 }
 
 /// How the body ends (RFC 9112 §6.3).
@@ -65,55 +66,157 @@ pub(in crate::upstream::h1) fn take_head(
     };
     let spans = spans_of(buffer, response.headers);
     let head = buffer.split_to(length).freeze();
-    let (mut headers, noted) = header_map(&head, &spans)?;
-    let framing = body_framing(method, status, version, &headers, noted)?;
-    if noted.lengths > 0 {
-        one_content_length(status, &mut headers, noted.lengths);
-    }
-    let close = noted.connection && announces_close(&headers);
+    let mut fields = Fields::for_status(status, spans.len());
+    for_each_field(&head, &spans, |name, value| fields.take(name, value))?;
+    let framing = fields.framing(method, status, version)?;
     Ok(Some(ResponseHead {
         status,
         framing,
-        keep_alive: version == Version::HTTP_11 && !close,
-        streams: noted.content_type && is_streaming(&headers),
-        hop_by_hop: noted.hop_by_hop,
-        headers,
+        keep_alive: version == Version::HTTP_11 && !fields.close,
+        streams: fields.streams,
+        named: fields.cleaned(),
+        headers: fields.kept,
     }))
 }
 
-/// Which fields were among those parsed: they are few, and each look-up in the
-/// map costs a hash.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Noted {
-    /// Lines of `Content-Length`.
-    lengths: u32,
-    encoded: bool,
-    connection: bool,
-    content_type: bool,
-    /// Anything that may not pass on.
-    hop_by_hop: bool,
+/// The fields of a response, sorted as they come: each look-up in the map would
+/// cost a hash. What belongs to this hop (RFC 9110 §7.6.1) is read and left
+/// out.
+struct Fields {
+    kept: HeaderMap,
+    /// A 101 keeps all: whoever switches reads them.
+    keeps_all: bool,
+    keeps_length: bool,
+    /// The one length that all lines agree on (RFC 9110 §8.6).
+    length: Option<u64>,
+    /// `Some(true)`: one `Transfer-Encoding`, and it is `chunked`.
+    chunked: Option<bool>,
+    /// `Connection: close`.
+    close: bool,
+    /// Events or gRPC.
+    streams: bool,
+    /// Other fields that `Connection` named.
+    named: Vec<HeaderName>,
 }
 
-impl Noted {
-    fn note(&mut self, name: &HeaderName) {
-        match name.as_str() {
-            "content-length" => self.lengths += 1,
-            "transfer-encoding" => (self.encoded, self.hop_by_hop) = (true, true),
-            "connection" => (self.connection, self.hop_by_hop) = (true, true),
-            "content-type" => self.content_type = true,
-            "keep-alive" | "te" | "upgrade" | "proxy-authenticate" | "proxy-connection"
-            | "http2-settings" => self.hop_by_hop = true,
-            _ => {}
+impl Fields {
+    fn for_status(status: StatusCode, count: usize) -> Self {
+        Self {
+            // Room for one that is added on the way.
+            kept: HeaderMap::with_capacity(count + 1),
+            keeps_all: status == StatusCode::SWITCHING_PROTOCOLS,
+            // A 204 has none (RFC 9110 §8.6): clients of HTTP/2 take it for an
+            // error.
+            keeps_length: status != StatusCode::NO_CONTENT,
+            length: None,
+            chunked: None,
+            close: false,
+            streams: false,
+            named: Vec::new(),
         }
+    }
+
+    fn take(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), DecodeError> {
+        let keeps = match name.as_str() {
+            "content-length" => self.take_length(&value)?,
+            "transfer-encoding" => {
+                let chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                self.chunked = Some(chunked && self.chunked.is_none());
+                false
+            }
+            "connection" => {
+                self.take_connection(&value);
+                false
+            }
+            "content-type" => {
+                let value = value.as_bytes();
+                self.streams |= value.starts_with(b"text/event-stream")
+                    || value.starts_with(b"application/grpc");
+                true
+            }
+            other => !is_hop_by_hop(other),
+        };
+        if keeps || self.keeps_all {
+            self.kept.append(name, value);
+        }
+        Ok(())
+    }
+
+    /// Whether this line is kept: equal ones become one.
+    fn take_length(&mut self, value: &HeaderValue) -> Result<bool, DecodeError> {
+        let length = parse_decimal(value.as_bytes()).ok_or(DecodeError::ContentLength)?;
+        match self.length.replace(length) {
+            None => Ok(self.keeps_length),
+            Some(other) if other == length => Ok(false),
+            Some(_) => Err(DecodeError::ContentLength),
+        }
+    }
+
+    fn take_connection(&mut self, value: &HeaderValue) {
+        for token in value.as_bytes().split(|byte| *byte == b',') {
+            let token = token.trim_ascii();
+            if token.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if !token.is_empty()
+                && !token.eq_ignore_ascii_case(b"keep-alive")
+                && let Ok(name) = HeaderName::from_bytes(token)
+            {
+                self.named.push(name);
+            }
+        }
+    }
+
+    fn framing(
+        &self,
+        method: &Method,
+        status: StatusCode,
+        version: Version,
+    ) -> Result<BodyFraming, DecodeError> {
+        if let Some(chunked) = self.chunked
+            && (!chunked || self.length.is_some() || version == Version::HTTP_10)
+        {
+            return Err(DecodeError::TransferEncoding);
+        }
+        let bodiless = method == Method::HEAD
+            || status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED;
+        Ok(match (self.length, self.chunked) {
+            _ if bodiless => BodyFraming::None,
+            (_, Some(_)) => BodyFraming::Chunked,
+            (Some(length), None) => BodyFraming::Length(length),
+            (None, None) => BodyFraming::UntilClose,
+        })
+    }
+
+    /// Leaves out what `Connection` named, and tells it; `None` where nothing
+    /// was left out.
+    fn cleaned(&mut self) -> Option<Vec<HeaderName>> {
+        if self.keeps_all {
+            return None;
+        }
+        for name in &self.named {
+            if *name != header::CONTENT_LENGTH && *name != header::HOST {
+                self.kept.remove(name);
+            }
+        }
+        Some(std::mem::take(&mut self.named))
     }
 }
 
-/// Of what is sent as it comes, silences have no limit.
-fn is_streaming(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        let value = value.as_bytes();
-        value.starts_with(b"text/event-stream") || value.starts_with(b"application/grpc")
-    })
+/// Whether a field is for one hop whatever `Connection` says (RFC 9110 §7.6.1).
+pub(in crate::upstream) fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-connection"
+            | "http2-settings"
+    )
 }
 
 pub(super) type Spans = smallvec::SmallVec<[(std::ops::Range<usize>, std::ops::Range<usize>); 12]>;
@@ -132,10 +235,12 @@ pub(super) fn spans_of(buffer: &[u8], fields: &[httparse::Header<'_>]) -> Spans 
         .collect()
 }
 
-pub(super) fn header_map(head: &Bytes, spans: &Spans) -> Result<(HeaderMap, Noted), DecodeError> {
-    // Room for what is added on the way.
-    let mut headers = HeaderMap::with_capacity(spans.len() + 1);
-    let mut noted = Noted::default();
+/// Hands over each field of a head or a trailer section.
+pub(super) fn for_each_field(
+    head: &Bytes,
+    spans: &Spans,
+    mut take: impl FnMut(HeaderName, HeaderValue) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
     for (name, value) in spans {
         let name = head.get(name.clone()).ok_or(DecodeError::Head)?;
         let name = HeaderName::from_bytes(name).map_err(|_| DecodeError::Head)?;
@@ -146,69 +251,9 @@ pub(super) fn header_map(head: &Bytes, spans: &Spans) -> Result<(HeaderMap, Note
             head.slice(value.clone())
         };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| DecodeError::Head)?;
-        noted.note(&name);
-        headers.append(name, value);
+        take(name, value)?;
     }
-    Ok((headers, noted))
-}
-
-fn body_framing(
-    method: &Method,
-    status: StatusCode,
-    version: Version,
-    headers: &HeaderMap,
-    noted: Noted,
-) -> Result<BodyFraming, DecodeError> {
-    let length = match noted.lengths {
-        0 => None,
-        _ => content_length(headers)?,
-    };
-    let encoded = noted.encoded;
-    if encoded {
-        let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let chunked = encodings
-            .next()
-            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        if !chunked || encodings.next().is_some() || length.is_some() || version == Version::HTTP_10
-        {
-            return Err(DecodeError::TransferEncoding);
-        }
-    }
-    let bodiless = method == Method::HEAD
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED;
-    Ok(match length {
-        _ if bodiless => BodyFraming::None,
-        _ if encoded => BodyFraming::Chunked,
-        Some(length) => BodyFraming::Length(length),
-        None => BodyFraming::UntilClose,
-    })
-}
-
-/// The one length that all fields agree on (RFC 9110 §8.6).
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, DecodeError> {
-    let mut agreed = None;
-    for value in headers.get_all(header::CONTENT_LENGTH) {
-        let length = parse_decimal(value.as_bytes()).ok_or(DecodeError::ContentLength)?;
-        if agreed.is_some_and(|other| other != length) {
-            return Err(DecodeError::ContentLength);
-        }
-        agreed = Some(length);
-    }
-    Ok(agreed)
-}
-
-/// Equal lines become one (RFC 9110 §8.6), and a 204 has none (§8.6 again):
-/// clients of HTTP/2 take either for an error.
-fn one_content_length(status: StatusCode, headers: &mut HeaderMap, lines: u32) {
-    if status == StatusCode::NO_CONTENT {
-        headers.remove(header::CONTENT_LENGTH);
-    } else if lines > 1
-        && let Some(first) = headers.remove(header::CONTENT_LENGTH)
-    {
-        headers.insert(header::CONTENT_LENGTH, first);
-    }
+    Ok(())
 }
 
 fn parse_decimal(digits: &[u8]) -> Option<u64> {
@@ -218,14 +263,5 @@ fn parse_decimal(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0_u64, |value, digit| {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
         value.checked_mul(10)?.checked_add(digit)
-    })
-}
-
-fn announces_close(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONNECTION).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
     })
 }

@@ -6,6 +6,7 @@ mod head;
 mod tests;
 
 pub(super) use body::{BodyDecoder, Piece};
+pub(in crate::upstream) use head::is_hop_by_hop;
 pub(super) use head::{BodyFraming, ResponseHead, take_head};
 
 /// Most response header fields, and trailer fields (SPEC §2.3).
