@@ -46,6 +46,7 @@ mod outbound_handover;
 mod outbound_names;
 mod outbound_refusals;
 mod outbound_verdicts;
+mod parking;
 mod pg_boundary;
 mod pg_daemon;
 mod pg_demo;
