@@ -70,7 +70,10 @@ fn the_idle_time_and_a_drain_hold_for_silent_connections() {
     let app = App::start(scripts::say_header(STEP));
     let port = free_port();
     let limits = "limits: {idleTimeout: 3s}\n";
-    let tree = Tree::with(&[("shop/cart", &format!("{}{limits}", open(port, app.port(), 0)))]);
+    let tree = Tree::with(&[(
+        "shop/cart",
+        &format!("{}{limits}", open(port, app.port(), 0)),
+    )]);
     let mut daemon = Setup::new(&tree).process("shutdown: {accept: 0s}").start();
     let mut client = Client::connect(port).unwrap();
     assert_eq!(client.exchange(&Request::get("/")).unwrap().status, 200);
@@ -86,7 +89,10 @@ fn the_idle_time_and_a_drain_hold_for_silent_connections() {
     }
     pause(Duration::from_millis(2_200));
     // A new version of the service closes none of them.
-    tree.replace("shop/cart", format!("{}{limits}", open(port, app.port(), 1)));
+    tree.replace(
+        "shop/cart",
+        format!("{}{limits}", open(port, app.port(), 1)),
+    );
     assert_eq!(daemon.reload().status, 200);
     let answer = clients[0].exchange(&Request::get("/")).unwrap();
     assert_eq!(answer.text(), "1");
