@@ -11,7 +11,7 @@ use crate::support::files::{STEP, open};
 use crate::support::ports::free_port;
 use crate::support::scripts::{self, echo};
 use crate::support::tree::Tree;
-use crate::support::wait::{SOON, pause, shared_machine, wait_until, whole_machine};
+use crate::support::wait::{SOON, pause, shared_machine, whole_machine};
 
 /// A connection is parked after a second at least, and two at most.
 const SILENCE: Duration = Duration::from_millis(2_500);
@@ -19,9 +19,9 @@ const SILENCE: Duration = Duration::from_millis(2_500);
 /// Enough for a mean; less than any limit.
 const MANY: u64 = 2_000;
 
-/// KiB each in a build that is not optimized, where a task is twice as large;
+/// KiB each in a build that is not optimized, where a task is three times as large;
 /// buffers alone would take 16.
-const LITTLE: f64 = 9.0;
+const LITTLE: f64 = 13.0;
 
 #[test]
 fn a_silent_connection_goes_on_where_it_was() {
@@ -128,13 +128,15 @@ fn silent_connections_hold_little() {
         clients.push(client);
     }
     let each = |now: u64| now.saturating_sub(before) as f64 / MANY as f64;
-    wait_until("silent connections hold little", SOON, || {
-        each(daemon.resident_kib()) <= LITTLE
-    });
-    figure!(
-        "{MANY} silent connections: {:.1} KiB each",
-        each(daemon.resident_kib())
-    );
+    // Given back a second or two after the last of them was heard.
+    let mut least = f64::MAX;
+    let begun = Instant::now();
+    while least > LITTLE && begun.elapsed() < SOON {
+        pause(Duration::from_millis(200));
+        least = least.min(each(daemon.resident_kib()));
+    }
+    figure!("{MANY} silent connections: {least:.1} KiB each");
+    assert!(least <= LITTLE, "{least:.1} KiB each");
     for client in clients.iter_mut().step_by(2) {
         assert_eq!(ask(client), 200);
     }
