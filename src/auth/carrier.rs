@@ -82,17 +82,33 @@ fn read_bearer(value: &[u8]) -> Result<Option<Bearer<'_>>, Denied> {
 /// Three parts of base64url characters. The last may be empty: a token stripped
 /// of its signature is a bad token, not a key.
 fn is_token_shaped(text: &str) -> bool {
-    let mut dots = 0;
-    for byte in text.bytes() {
-        match byte {
-            b'.' => dots += 1,
-            b'-' | b'_' => {}
-            _ if byte.is_ascii_alphanumeric() => {}
-            _ => return false,
-        }
-    }
-    dots == 2 && !text.starts_with('.') && !text.contains("..")
+    // Without a branch for each of some hundred bytes.
+    let (dots, others) = text.bytes().fold((0_usize, 0_u8), |(dots, others), byte| {
+        let class = TOKEN_BYTES[usize::from(byte)];
+        (dots + usize::from(class == DOT), others | class)
+    });
+    let clean = others & STRANGE == 0;
+    clean && dots == 2 && !text.starts_with('.') && !text.contains("..")
 }
+
+const DOT: u8 = 1;
+const STRANGE: u8 = 2;
+
+/// What each byte is to a token: a part of one is 0.
+const TOKEN_BYTES: [u8; 256] = {
+    let mut classes = [STRANGE; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        // The index is below 128.
+        let character = byte as u8;
+        if character.is_ascii_alphanumeric() || character == b'-' || character == b'_' {
+            classes[byte] = 0;
+        }
+        byte += 1;
+    }
+    classes[b'.' as usize] = DOT;
+    classes
+};
 
 #[cfg(test)]
 mod tests {

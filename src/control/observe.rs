@@ -9,7 +9,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::task::JoinHandle;
@@ -23,6 +23,11 @@ use crate::model::{ReloadSettings, ServiceName};
 /// A look that takes longer is given up for this turn; 10 000 services on a
 /// slow disk stay well below.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the kernel has not seen changed for this long is not being written: far
+/// more than a quiet window, for clocks of file servers that go after ours.
+const RESTED: Duration = Duration::from_secs(2);
+/// A file system that takes longer to say so gets the quiet window.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// Names of a referenced folder (migrations) that are looked at.
 const MAX_FOLDER_NAMES: usize = 10_000;
 
@@ -132,6 +137,20 @@ impl Observer {
         }
     }
 
+    /// Whether nothing in the tree was changed for [`RESTED`]: then its bytes
+    /// were the same at both ends of a window that has passed already. By the
+    /// change time, which no program can set. Blocks on a thread of its own.
+    pub(super) async fn has_rested(&self, seen: &Arc<Observation>) -> bool {
+        let seen = Arc::clone(seen);
+        let rested = tokio::task::spawn_blocking(move || {
+            let files = seen.scan.tree.files.iter().map(|file| file.path.as_path());
+            let folders = seen.scan.folders.keys().map(PathBuf::as_path);
+            files.chain(folders).all(rested)
+        });
+        // What hangs is not waited for.
+        matches!(timeout(AT_ONCE, rested).await, Ok(Ok(true)))
+    }
+
     /// Looks until two looks, a quiet window apart, agree, or the window is at
     /// its maximum; then only the files that agree count.
     pub(super) async fn settle(
@@ -155,6 +174,20 @@ impl Observer {
             before = after;
         }
     }
+}
+
+fn rested(path: &Path) -> bool {
+    let Ok(metadata) = fs::metadata(path) else {
+        return false;
+    };
+    let changed = u64::try_from(metadata.ctime())
+        .ok()
+        .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+    // A time to come is no age.
+    changed.is_some_and(|changed| {
+        let age = SystemTime::now().duration_since(changed);
+        age.is_ok_and(|age| age > RESTED)
+    })
 }
 
 fn settled_part(before: &Observation, after: &Observation) -> Observation {

@@ -229,6 +229,10 @@ impl Turn {
         {
             return Ok(seen);
         }
+        // At start nothing rang: mostly the files have been there for long.
+        if self.seen.is_none() && self.observer.has_rested(&seen).await {
+            return Ok(seen);
+        }
         let reload = self.inputs.process.settings.reload.clone();
         let settled = self
             .observer

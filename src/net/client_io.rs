@@ -42,6 +42,13 @@ pub struct Watch {
     flood_guard: OnceCell<FloodGuard>,
     flooded: Cell<bool>,
     timeouts: ClientTimeouts,
+    /// There was an answer before.
+    came_back: Cell<bool>,
+    /// The request being served has no body: of one that has, the parser may
+    /// not have seen the end when its answer has been given.
+    bodiless: Cell<bool>,
+    /// Not to wait for silence.
+    parks_now: Cell<bool>,
     /// When the idle time is over, on the worker's clock.
     idle_ends_ms: Cell<u64>,
     read: Deadline,
@@ -60,7 +67,8 @@ enum IoPhase {
     Busy,
 }
 
-/// A connection that was silent for this long between requests is parked.
+/// A connection that was silent for this long between requests is parked; at
+/// once after its first answer.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
 /// A limit that was reached.
@@ -90,6 +98,9 @@ impl Watch {
             flood_guard: OnceCell::new(),
             flooded: Cell::new(false),
             timeouts,
+            came_back: Cell::new(false),
+            bodiless: Cell::new(false),
+            parks_now: Cell::new(false),
             idle_ends_ms: Cell::new(0),
             read: deadlines.add(),
             write: deadlines.add(),
@@ -98,8 +109,9 @@ impl Watch {
         Rc::new(watch)
     }
 
-    /// A complete head is there.
-    pub fn request_begun(&self) {
+    /// A complete head is there; whether a body follows.
+    pub fn request_begun(&self, bodiless: bool) {
+        self.bodiless.set(bodiless);
         self.serving.set(self.serving.get() + 1);
         self.asked.set(true);
         self.phase.set(IoPhase::Busy);
@@ -123,17 +135,20 @@ impl Watch {
         let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let ends_ms = self.read.now_ms().saturating_add(idle_ms);
         self.idle_ends_ms.set(ends_ms);
-        // Among many connections each gives back sooner what others need.
-        let quiet = if self.read.is_crowded() {
-            TICK
-        } else {
-            PARK_AFTER
+        // Whether a client comes back soon is seen when it has; among many
+        // connections each gives back sooner what others need.
+        let first = !self.came_back.replace(true);
+        self.parks_now.set(first && self.bodiless.get());
+        let quiet = match self.read.is_crowded() {
+            true => TICK,
+            false => PARK_AFTER,
         };
         self.read.arm(idle.min(quiet));
     }
 
     /// The connection is parked: until the idle time is over nothing is due.
     pub fn parks(&self) {
+        self.parks_now.set(false);
         let left_ms = self.idle_ends_ms.get().saturating_sub(self.read.now_ms());
         self.read.arm(Duration::from_millis(left_ms));
     }
@@ -193,19 +208,22 @@ impl Watch {
             // An answer is still on its way: nothing can be said after half of it.
             IoPhase::Head if read_expired && self.write.is_armed() => Poll::Ready(Stalled::Write),
             IoPhase::Head if read_expired => Poll::Ready(Stalled::Head),
-            IoPhase::Idle if read_expired && self.may_be_idle_longer() => {
-                match self.write.is_armed() {
-                    true => Poll::Pending,
-                    false => Poll::Ready(Stalled::Quiet),
-                }
-            }
-            IoPhase::Idle if read_expired => Poll::Ready(Stalled::Idle),
+            IoPhase::Idle if self.is_quiet(read_expired) => Poll::Ready(Stalled::Quiet),
+            IoPhase::Idle if read_expired && self.is_idle_over() => Poll::Ready(Stalled::Idle),
             IoPhase::Head | IoPhase::Idle | IoPhase::Busy => Poll::Pending,
         }
     }
 
-    fn may_be_idle_longer(&self) -> bool {
-        !self.multiplexed.get() && self.read.now_ms() < self.idle_ends_ms.get()
+    fn is_idle_over(&self) -> bool {
+        self.multiplexed.get() || self.read.now_ms() >= self.idle_ends_ms.get()
+    }
+
+    /// Whether to park, all of the answer having been taken.
+    fn is_quiet(&self, read_expired: bool) -> bool {
+        !self.multiplexed.get()
+            && (read_expired || self.parks_now.get())
+            && self.read.now_ms() < self.idle_ends_ms.get()
+            && !self.write.is_armed()
     }
 
     /// The client sends frames that only cost: nothing more is read.

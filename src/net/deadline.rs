@@ -78,7 +78,7 @@ struct Shared {
     /// never contended; a mutex because the handles must be `Send`.
     entries: Mutex<Vec<Arc<Entry>>>,
     next_sweep_ms: AtomicU64,
-    /// As of the last sweep.
+    /// Since it was seen; a sweep sees its end.
     crowded: AtomicBool,
     bell: Notify,
 }
@@ -122,7 +122,12 @@ impl Deadlines {
             at_ms: AtomicU64::new(NEVER),
             waker: AtomicWaker::new(),
         });
-        lock(&self.shared.entries).push(Arc::clone(&entry));
+        let mut entries = lock(&self.shared.entries);
+        entries.push(Arc::clone(&entry));
+        if entries.len() > CROWD {
+            self.shared.crowded.store(true, Ordering::Relaxed);
+        }
+        drop(entries);
         Deadline {
             entry,
             shared: Arc::clone(&self.shared),

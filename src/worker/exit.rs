@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -235,7 +236,7 @@ impl Calling {
     }
 
     async fn call(&self, request: Request<Incoming>) -> Result<Response<CallBody>, Infallible> {
-        self.watch.request_begun();
+        self.watch.request_begun(request.body().is_end_stream());
         let close = self.exit.listening.phase().get() >= Phase::Announced;
         let ending = CallEnding {
             watch: Rc::clone(&self.watch),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -302,7 +303,7 @@ impl Serving {
         &self,
         request: Request<Incoming>,
     ) -> Result<Response<RecordedBody>, Infallible> {
-        self.watch.request_begun();
+        self.watch.request_begun(request.body().is_end_stream());
         let local = self.port.site.current();
         let draining = self.port.phase() >= Phase::Announced;
         let close = draining || self.is_outdated(&local);
