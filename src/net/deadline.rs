@@ -7,10 +7,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use slab::Slab;
 use tokio::sync::Notify;
 
 /// Shortest pause between two sweeps, and so the resolution.
@@ -74,9 +75,9 @@ pub struct Deadlines {
 #[derive(Debug)]
 struct Shared {
     clock: Clock,
-    /// Locked by the worker's own thread only (registration and sweep), so
+    /// Locked by the worker's own thread only (adding, dropping, sweep), so
     /// never contended; a mutex because the handles must be `Send`.
-    entries: Mutex<Vec<Arc<Entry>>>,
+    entries: Mutex<Slab<Arc<Entry>>>,
     next_sweep_ms: AtomicU64,
     /// Since it was seen; a sweep sees its end.
     crowded: AtomicBool,
@@ -93,6 +94,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Deadline {
     entry: Arc<Entry>,
+    key: usize,
     shared: Arc<Shared>,
 }
 
@@ -101,7 +103,7 @@ impl Deadlines {
     pub fn new(clock: Clock) -> Self {
         let shared = Shared {
             clock,
-            entries: Mutex::new(Vec::new()),
+            entries: Mutex::new(Slab::new()),
             next_sweep_ms: AtomicU64::new(NEVER),
             crowded: AtomicBool::new(false),
             bell: Notify::new(),
@@ -123,13 +125,14 @@ impl Deadlines {
             waker: AtomicWaker::new(),
         });
         let mut entries = lock(&self.shared.entries);
-        entries.push(Arc::clone(&entry));
+        let key = entries.insert(Arc::clone(&entry));
         if entries.len() > CROWD {
             self.shared.crowded.store(true, Ordering::Relaxed);
         }
         drop(entries);
         Deadline {
             entry,
+            key,
             shared: Arc::clone(&self.shared),
         }
     }
@@ -137,9 +140,14 @@ impl Deadlines {
     /// Wakes every task that waits on a deadline, so that it looks at what else
     /// has changed (a drain).
     pub fn wake_all(&self) {
-        for entry in lock(&self.shared.entries).iter() {
-            entry.waker.wake();
-        }
+        let entries = lock(&self.shared.entries);
+        let waiting: Vec<Waker> = entries
+            .iter()
+            .filter_map(|(_, entry)| entry.waker.take())
+            .collect();
+        // Not under the lock, which whoever drops a deadline needs.
+        drop(entries);
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Wakes what has expired, for ever. Run once per worker.
@@ -163,24 +171,24 @@ impl Deadlines {
         }
     }
 
-    /// Wakes and forgets; returns the earliest armed deadline left.
+    /// Returns the earliest armed deadline that is left.
     fn wake_expired(&self, now_ms: u64) -> u64 {
         let mut earliest_ms = NEVER;
-        let mut entries = lock(&self.shared.entries);
+        let mut due = Vec::new();
+        let entries = lock(&self.shared.entries);
         let crowded = entries.len() > CROWD;
         self.shared.crowded.store(crowded, Ordering::Relaxed);
-        entries.retain(|entry| {
-            if Arc::strong_count(entry) == 1 {
-                return false;
-            }
+        for (_, entry) in entries.iter() {
             let at_ms = entry.at_ms.load(Ordering::Relaxed);
             if at_ms <= now_ms {
-                entry.waker.wake();
+                due.extend(entry.waker.take());
             } else {
                 earliest_ms = earliest_ms.min(at_ms);
             }
-            true
-        });
+        }
+        // Not under the lock, which whoever drops a deadline needs.
+        drop(entries);
+        due.into_iter().for_each(Waker::wake);
         earliest_ms
     }
 }
@@ -240,6 +248,13 @@ impl Deadline {
     }
 }
 
+/// At once: what outlives its connection keeps the memory beside it in use.
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        lock(&self.shared.entries).try_remove(self.key);
+    }
+}
+
 fn tick_ms() -> u64 {
     u64::try_from(TICK.as_millis()).unwrap_or(50)
 }
@@ -295,7 +310,6 @@ mod tests {
             drop(deadlines.add());
         }
         kept.arm(Duration::from_secs(1));
-        assert_ne!(deadlines.wake_expired(0), NEVER);
         assert_eq!(lock(&deadlines.shared.entries).len(), 1);
     }
 }
