@@ -158,7 +158,7 @@ impl Watch {
     pub fn multiplexes(&self) {
         self.multiplexed.set(true);
         self.flood_guard
-            .get_or_init(|| FloodGuard::new(self.read.now_ms()));
+            .get_or_init(|| FloodGuard::new(self.read.now_ms(), PREFACE.len()));
         self.idles();
     }
 
@@ -361,8 +361,10 @@ impl AsyncRead for ClientIo {
         let this = self.get_mut();
         if this.prefix.has_remaining() {
             let count = this.prefix.remaining().min(buffer.remaining());
-            buffer.put_slice(&this.prefix.split_to(count));
+            let came = this.prefix.split_to(count);
+            buffer.put_slice(&came);
             this.watch.bytes_came();
+            this.watch.look_at(&came);
             return Poll::Ready(Ok(()));
         }
         if this.watch.is_flooded() {

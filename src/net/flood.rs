@@ -35,18 +35,19 @@ pub(super) struct FloodGuard {
 }
 
 impl FloodGuard {
-    pub(super) fn new(now_ms: u64) -> Self {
+    /// The frames begin behind `preface` bytes.
+    pub(super) fn new(now_ms: u64, preface: usize) -> Self {
         Self {
             left: Cell::new(MOST),
             at_ms: Cell::new(now_ms),
             bytes_sent: Cell::new(0),
             head: Cell::new([0; FRAME_HEAD]),
             head_bytes: Cell::new(0),
-            payload_left: Cell::new(0),
+            payload_left: Cell::new(preface),
         }
     }
 
-    /// Looks at bytes from behind the preface on; `false` once there were too
+    /// Looks at every byte that came; `false` once there were too
     /// many cheap frames. Malformed frames are for h2 to refuse.
     pub(super) fn admits(&self, mut bytes: &[u8], now_ms: u64) -> bool {
         let (mut cheap, mut work) = (0, 0);
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn cheap_frames_run_out_whatever_their_pieces() {
         for piece in [1, 7, 9, 10, 1000] {
-            let guard = FloodGuard::new(0);
+            let guard = FloodGuard::new(0, 0);
             let pings = frame(6, 8).repeat(MOST as usize);
             assert!(pings.chunks(piece).all(|bytes| guard.admits(bytes, 0)));
             assert!(!guard.admits(&frame(6, 8), 0));
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn work_costs_nothing_and_earns_frames() {
-        let guard = FloodGuard::new(0);
+        let guard = FloodGuard::new(0, 0);
         let work = [frame(HEADERS, 50), frame(DATA, 200)].concat();
         for _ in 0..MOST * 2 {
             assert!(guard.admits(&work, 0));
