@@ -15,8 +15,9 @@ use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::client_io::{ClientIo, Stalled, Watch};
+use super::client_io::ClientIo;
 use super::stream::Stream;
+use super::watch::{Stalled, Watch};
 use crate::drain::Phase;
 
 /// An early answer reads and discards at most this before the connection is

@@ -15,9 +15,10 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-use super::client_io::{ClientIo, Stalled, Watch};
+use super::client_io::ClientIo;
 use super::connection::End;
 use super::deadline::Deadline;
+use super::watch::{Stalled, Watch};
 use crate::drain::Phase;
 
 /// Bounds of HTTP/2 on one connection (SPEC §2.4).

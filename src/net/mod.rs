@@ -14,11 +14,13 @@ mod listener;
 mod permits;
 pub mod stream;
 pub mod tls;
+mod watch;
 
 pub use bind::{BindError, BoundGroup, bind_group, join_group};
-pub use client_io::{ClientIo, ClientTimeouts, Spoken, Stalled, Watch};
+pub use client_io::{ClientIo, Spoken};
 pub use command::{ListenerId, OpenListener, Purpose, WorkerCommand};
 pub use connection::{End, ParserLimits, answer_and_close, linger, serve_http1};
 pub use http2::{H2Limits, LocalExecutor, serve_http2};
 pub use listener::accept_loop;
 pub use permits::{Permit, Permits};
+pub use watch::{ClientTimeouts, Stalled, Watch};
