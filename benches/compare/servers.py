@@ -106,18 +106,45 @@ def serve_app(port):
                 key.fileobj.sendall(answer)
 
 
+class Quiet(http.server.BaseHTTPRequestHandler):
+    """Keeps connections, and writes nothing of them."""
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Background:
+    """A server beside the measured ones, for as long as it is entered."""
+
+    def __init__(self, handler):
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            # As many as there are clients may ask at once.
+            request_queue_size = 1024
+
+        self.server = Server(("127.0.0.1", 0), handler)
+        self.port = self.server.server_address[1]
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 # The hook
 
-class Hook:
+class Hook(Background):
     """Grants whoever carries `Bearer session-…`. Counts what it is asked."""
 
     def __init__(self):
         hook = self
         self.asked = 0
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Quiet):
             def do_GET(self):
                 hook.asked += 1
                 credential = self.headers.get("Authorization", "")
@@ -128,29 +155,12 @@ class Hook:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *arguments):
-                pass
-
-        class Server(http.server.ThreadingHTTPServer):
-            daemon_threads = True
-            # As many as there are clients may ask at once.
-            request_queue_size = 1024
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(Handler)
 
 
 # The collector
 
-class Collector:
+class Collector(Background):
     """Takes whatever spans are exported. Counts the exports and their bytes."""
 
     def __init__(self):
@@ -158,9 +168,7 @@ class Collector:
         self.exports = 0
         self.bytes = 0
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Quiet):
             def do_POST(self):
                 length = int(self.headers.get("Content-Length", 0))
                 collector.bytes += len(self.rfile.read(length))
@@ -169,20 +177,7 @@ class Collector:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *arguments):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(Handler)
 
 
 if __name__ == "__main__":

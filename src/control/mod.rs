@@ -16,6 +16,7 @@ mod desire;
 mod diff;
 mod discover;
 mod exits;
+mod fingerprint;
 #[cfg(test)]
 mod fixture;
 mod follow;

@@ -5,19 +5,18 @@
 //! system that does not answer costs one thread and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Metadata};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::discover::{FolderId, Scan, same_content, scan};
-use super::read::{ReadError, regular_file};
-use crate::config::{MAX_FILE_BYTES, Patience};
+use super::fingerprint::{Fingerprint, fingerprint};
+use crate::config::Patience;
 use crate::model::{ReloadSettings, ServiceName};
 
 /// A look that takes longer is given up for this turn; 10 000 services on a
@@ -28,18 +27,6 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const RESTED: Duration = Duration::from_secs(2);
 /// A file system that takes longer to say so gets the quiet window.
 const AT_ONCE: Duration = Duration::from_millis(100);
-/// Names of a referenced folder (migrations) that are looked at.
-const MAX_FOLDER_NAMES: usize = 10_000;
-
-/// What a referenced path holds, enough to tell a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Fingerprint {
-    Absent,
-    /// Did not answer in time.
-    Silent,
-    Unreadable(String),
-    Digest([u8; 32]),
-}
 
 /// The tree and the referenced files at one time.
 #[derive(Debug)]
@@ -241,73 +228,13 @@ fn look(
     }
 }
 
-fn fingerprint(path: &Path) -> Fingerprint {
-    if let Ok(metadata) = fs::metadata(path) {
-        if metadata.is_dir() {
-            return folder_fingerprint(path);
-        }
-        if metadata.is_file() && metadata.len() > MAX_FILE_BYTES {
-            let mut context = Context::new(&SHA256);
-            add_metadata(&mut context, &metadata);
-            return digest(context);
-        }
-    }
-    let mut bytes = Vec::new();
-    match regular_file(path, MAX_FILE_BYTES, &mut bytes) {
-        Ok(()) => {
-            let mut context = Context::new(&SHA256);
-            context.update(&bytes);
-            digest(context)
-        }
-        Err(ReadError::Absent) => Fingerprint::Absent,
-        Err(ReadError::Hidden(error)) => Fingerprint::Unreadable(error.to_string()),
-        Err(ReadError::Refused(text)) => Fingerprint::Unreadable(text),
-    }
-}
-
-fn folder_fingerprint(path: &Path) -> Fingerprint {
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries.take(MAX_FOLDER_NAMES),
-        Err(error) => return Fingerprint::Unreadable(error.to_string()),
-    };
-    let mut files = BTreeMap::new();
-    for entry in entries.flatten() {
-        files.insert(entry.file_name(), fs::metadata(entry.path()).ok());
-    }
-    let mut context = Context::new(&SHA256);
-    for (name, metadata) in files {
-        context.update(name.as_encoded_bytes());
-        context.update(&[0]);
-        if let Some(metadata) = metadata {
-            add_metadata(&mut context, &metadata);
-        }
-    }
-    digest(context)
-}
-
-fn add_metadata(context: &mut Context, metadata: &Metadata) {
-    for number in [metadata.len(), metadata.dev(), metadata.ino()] {
-        context.update(&number.to_le_bytes());
-    }
-    for number in [metadata.mtime(), metadata.mtime_nsec()] {
-        context.update(&number.to_le_bytes());
-    }
-}
-
-fn digest(context: Context) -> Fingerprint {
-    let mut bytes = [0; 32];
-    for (byte, digested) in bytes.iter_mut().zip(context.finish().as_ref()) {
-        *byte = *digested;
-    }
-    Fingerprint::Digest(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::config::MAX_FILE_BYTES;
 
     const SETTINGS: ReloadSettings = ReloadSettings {
         poll: Duration::from_secs(5),

@@ -1,5 +1,6 @@
 //! What is shared by both directions: headers, bodies, sending.
 
+mod answer;
 mod body;
 mod client;
 mod framing;
@@ -9,6 +10,7 @@ mod seen;
 mod send;
 mod tunnel;
 
+pub use answer::{relay, relay_switch};
 pub use body::AnswerBody;
 pub use client::{Client, address_value, client_host, client_scheme, write_forwarding};
 pub use framing::{allowed_upgrade, check_framing, onward_framing, onward_target};

@@ -3,22 +3,21 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::{WorkerParts, streamed, whole};
+use super::{WorkerParts, whole};
 use crate::auth::Denied;
-use crate::forward::{self, AnswerBody, Seen};
+use crate::forward::{AnswerBody, Seen};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
-use crate::telemetry::record::{Record, RecordedFailure};
+use crate::telemetry::record::Record;
 use crate::trace::{self, REQUEST_ID, RequestId};
 use crate::upstream::h1::Switched;
-use crate::upstream::{UpstreamBody, UpstreamResponse};
 
 use super::body::{Peeked, RecordedBody};
 use super::tunnel::{PendingTunnel, TunnelSlot};
@@ -107,7 +106,6 @@ pub(super) fn refuse(
     record: &mut Record,
 ) -> Response<AnswerBody> {
     let Refusal { failure, relay } = refusal;
-    let facts = reply::facts(failure.kind);
     let mut response = match relay {
         Some(answer) if !shape.grpc => whole(*answer),
         _ => {
@@ -133,47 +131,8 @@ pub(super) fn refuse(
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    record.failed(RecordedFailure {
-        cause: facts.cause,
-        level: facts.level,
-        status: facts.status,
-        detail: failure.detail,
-    });
+    record.failed(reply::recorded(failure));
     response
-}
-
-/// The app's answer, cleaned of what belongs to its connection.
-pub(super) fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
-    streamed(response)
-}
-
-/// The app's 101, relayed only when it switches to what was asked for (UPG-2).
-pub(super) fn relay_switch(
-    mut response: UpstreamResponse,
-    asked: &[u8],
-) -> Result<(Response<AnswerBody>, Switched), Failure> {
-    let failed = |detail: &'static str| Failure::because(Kind::UpgradeFailed, detail);
-    let mut protocols = response.headers.get_all(UPGRADE).iter();
-    let (Some(protocol), None) = (protocols.next().cloned(), protocols.next()) else {
-        return Err(failed("101 without exactly one Upgrade"));
-    };
-    if !protocol.as_bytes().eq_ignore_ascii_case(asked) {
-        return Err(failed("101 to a protocol that was not asked for"));
-    }
-    forward::strip_response(&mut response.headers);
-    let switched = match response.body {
-        UpstreamBody::Http1(body) => body.into_switched(),
-        UpstreamBody::Http2(_) => None,
-    };
-    let switched = switched.ok_or_else(|| failed("the connection is gone"))?;
-    let mut answer = whole(Response::new(Bytes::new()));
-    *answer.status_mut() = response.status;
-    *answer.headers_mut() = response.headers;
-    answer
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    answer.headers_mut().insert(UPGRADE, protocol);
-    Ok((answer, switched))
 }
 
 /// Ties the record to the end of the body.

@@ -14,7 +14,7 @@ use crate::forward::AnswerBody;
 use crate::model::{Failure, Kind};
 use crate::net::{Permit, Watch};
 use crate::reply;
-use crate::telemetry::record::{Record, RecordedFailure};
+use crate::telemetry::record::Record;
 use crate::upstream::UpstreamError;
 
 /// What of a body was read before its head went out.
@@ -113,13 +113,7 @@ impl Body for RecordedBody {
         };
         match &frame {
             Poll::Ready(Some(Err(error))) => {
-                let facts = reply::facts(error.kind);
-                record.failed(RecordedFailure {
-                    cause: facts.cause,
-                    level: facts.level,
-                    status: facts.status,
-                    detail: error.detail.clone().into(),
-                });
+                record.failed(reply::recorded(Failure::from(error)));
             }
             Poll::Ready(None) => record.completed(),
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}

@@ -34,7 +34,7 @@ use crate::telemetry::fault;
 use crate::telemetry::metrics::AuthResult;
 use crate::telemetry::record::Record;
 use crate::trace;
-use crate::upstream::{UpstreamError, UpstreamResponse};
+use crate::upstream::UpstreamError;
 
 pub use body::RecordedBody;
 pub use site::{ConnectionSettings, Local, Site, WorkerParts};
@@ -207,12 +207,12 @@ impl Door {
         record.upstream.connect = sent.response.connect;
         match &head.upgrade {
             Some(asked) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                let (answer, switched) = answer::relay_switch(*sent.response, asked)?;
+                let (answer, switched) = forward::relay_switch(*sent.response, asked)?;
                 passage.switched = Some(switched);
                 Ok(answer)
             }
             _ => {
-                let mut answer = answer::relay(*sent.response);
+                let mut answer = forward::relay(*sent.response);
                 passage.peeked = body::peek(answer.body_mut()).await?;
                 Ok(answer)
             }
@@ -351,20 +351,4 @@ fn is_near(address: IpAddr) -> bool {
 /// An answer of ours.
 fn whole(response: Response<Bytes>) -> Response<AnswerBody> {
     response.map(AnswerBody::Whole)
-}
-
-/// An answer of the upstream's.
-fn streamed(response: UpstreamResponse) -> Response<AnswerBody> {
-    let UpstreamResponse {
-        status,
-        mut headers,
-        named,
-        body,
-        ..
-    } = response;
-    let named = named.unwrap_or_else(|| forward::strip_response(&mut headers));
-    let mut response = Response::new(AnswerBody::Upstream { body, named });
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
 }

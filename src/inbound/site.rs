@@ -15,7 +15,7 @@ use crate::net::{ClientTimeouts, H2Limits, ParserLimits};
 use crate::snapshot::{Current, Service, Snapshot};
 use crate::telemetry::log::LogHandle;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::record::Recorder;
+use crate::telemetry::recorder::Recorder;
 use crate::telemetry::spans::SpanBuffer;
 use crate::trace::IdGenerator;
 use crate::upstream::{Pool, Upstream};

@@ -18,10 +18,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use tower_service::Service;
 
 use super::tls::{self, TlsError};
@@ -166,12 +166,12 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let tcp = connecting.await.map_err(io::Error::other)?.into_inner();
             if !is_tls {
-                return Ok(ColdStream(TokioIo::new(Carrier::Plain(tcp))));
+                return Ok(ColdStream(TokioIo::new(Either::Left(tcp))));
             }
             let tls = tls.ok_or_else(|| io::Error::other("no tls settings"))?;
             let name = name.map_err(io::Error::other)?;
             let stream = tls.connect(name, tcp).await?;
-            Ok(ColdStream(TokioIo::new(Carrier::Tls(Box::new(stream)))))
+            Ok(ColdStream(TokioIo::new(Either::Right(Box::new(stream)))))
         })
     }
 }
@@ -179,10 +179,7 @@ impl Service<Uri> for Connector {
 /// A connection as hyper wants it.
 struct ColdStream(TokioIo<Carrier>);
 
-enum Carrier {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+type Carrier = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 impl Connection for ColdStream {
     fn connected(&self) -> Connected {
@@ -215,46 +212,6 @@ impl hyper::rt::Write for ColdStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
-impl AsyncRead for Carrier {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Carrier {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -20,11 +20,11 @@ use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
 use crate::net::{Permit, Watch};
 use crate::reply::{self, ReplyContext};
-use crate::telemetry::record::{Record, RecordedFailure};
+use crate::telemetry::record::Record;
 use crate::trace::{self, REQUEST_ID, RequestId};
+use crate::upstream::UpstreamError;
 use crate::upstream::cluster::Pick;
 use crate::upstream::h1::Switched;
-use crate::upstream::{UpstreamBody, UpstreamError, UpstreamResponse};
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Methods that may be called with: everything but `CONNECT` and `TRACE`.
@@ -111,7 +111,6 @@ pub(super) fn refuse(
     record: Option<&mut Record>,
     id: &RequestId,
 ) -> Response<AnswerBody> {
-    let facts = reply::facts(failure.kind);
     let mut context = ReplyContext::door(id.as_str());
     context.service = service;
     context.allow = METHODS;
@@ -132,63 +131,9 @@ pub(super) fn refuse(
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(record) = record {
-        record.failed(RecordedFailure {
-            cause: facts.cause,
-            level: facts.level,
-            status: facts.status,
-            detail: failure.detail,
-        });
+        record.failed(reply::recorded(failure));
     }
     response
-}
-
-/// The dependency's answer, cleaned of what belongs to its connection.
-pub(super) fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
-    let UpstreamResponse {
-        status,
-        mut headers,
-        named,
-        body,
-        ..
-    } = response;
-    let named = named.unwrap_or_else(|| forward::strip_response(&mut headers));
-    let mut response = Response::new(AnswerBody::Upstream { body, named });
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
-/// A 101, relayed only when it switches to what was asked for (UPG-2).
-pub(super) fn relay_switch(
-    response: UpstreamResponse,
-    asked: &[u8],
-) -> Result<(Response<AnswerBody>, Switched), Failure> {
-    let failed = |detail: &'static str| Failure::because(Kind::UpgradeFailed, detail);
-    let UpstreamResponse {
-        status,
-        mut headers,
-        body,
-        ..
-    } = response;
-    let mut protocols = headers.get_all(UPGRADE).iter();
-    let (Some(protocol), None) = (protocols.next().cloned(), protocols.next()) else {
-        return Err(failed("101 without exactly one Upgrade"));
-    };
-    if !protocol.as_bytes().eq_ignore_ascii_case(asked) {
-        return Err(failed("101 to a protocol that was not asked for"));
-    }
-    forward::strip_response(&mut headers);
-    let switched = match body {
-        UpstreamBody::Http1(body) => body.into_switched(),
-        UpstreamBody::Http2(_) => None,
-    };
-    let switched = switched.ok_or_else(|| failed("the connection is gone"))?;
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, protocol);
-    let mut answer = Response::new(AnswerBody::Whole(Bytes::new()));
-    *answer.status_mut() = status;
-    *answer.headers_mut() = headers;
-    Ok((answer, switched))
 }
 
 /// What a call gathered on its way, besides its record.
@@ -283,13 +228,7 @@ impl Body for CallBody {
         };
         match &frame {
             Poll::Ready(Some(Err(error))) => {
-                let facts = reply::facts(error.kind);
-                record.failed(RecordedFailure {
-                    cause: facts.cause,
-                    level: facts.level,
-                    status: facts.status,
-                    detail: error.detail.clone().into(),
-                });
+                record.failed(reply::recorded(Failure::from(error)));
                 if let (Some(pick), true) = (this.pick.take(), error.is_theirs()) {
                     pick.broke_off();
                 }

@@ -14,7 +14,7 @@ use crate::model::{Limits, ProcessSettings};
 use crate::net::deadline::Deadlines;
 use crate::snapshot::{Dependency, Ready, Service, Snapshot};
 use crate::telemetry::log::LogHandle;
-use crate::telemetry::record::Recorder;
+use crate::telemetry::recorder::Recorder;
 use crate::telemetry::spans::SpanBuffer;
 use crate::trace::IdGenerator;
 use crate::upstream::cluster::Lanes;

@@ -203,11 +203,11 @@ impl Door {
         passage.pick = Some(sent.pick);
         match upgrade {
             Some(asked) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                let (answer, switched) = answer::relay_switch(*sent.response, &asked)?;
+                let (answer, switched) = forward::relay_switch(*sent.response, &asked)?;
                 passage.switched = Some(switched);
                 Ok(answer)
             }
-            _ => Ok(answer::relay(*sent.response)),
+            _ => Ok(forward::relay(*sent.response)),
         }
     }
 

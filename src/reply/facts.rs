@@ -3,7 +3,8 @@
 
 use tracing::Level;
 
-use crate::model::{Cause, Kind};
+use crate::model::{Cause, Failure, Kind};
+use crate::telemetry::recorder::RecordedFailure;
 
 /// What one kind of failure is to the outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,17 @@ pub const fn facts(kind: Kind) -> Facts {
         level,
         retry_after: retry_after(kind),
         bearer: bearer(kind),
+    }
+}
+
+/// A failure as the record of a request takes it.
+pub fn recorded(failure: Failure) -> RecordedFailure {
+    let facts = facts(failure.kind);
+    RecordedFailure {
+        cause: facts.cause,
+        level: facts.level,
+        status: facts.status,
+        detail: failure.detail,
     }
 }
 

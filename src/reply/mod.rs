@@ -9,7 +9,7 @@ mod facts;
 mod respond;
 
 pub use body::{proxy_status, raw};
-pub use facts::{Bearer, Facts, facts};
+pub use facts::{Bearer, Facts, facts, recorded};
 pub use respond::{ReplyContext, is_grpc, problem};
 
 #[doc(no_inline)]

@@ -9,5 +9,6 @@ pub mod log;
 pub mod metrics;
 pub mod readiness;
 pub mod record;
+pub mod recorder;
 pub mod spans;
 pub mod supervise;

@@ -11,28 +11,15 @@ use std::time::{Duration, Instant};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Version};
 
-use super::log::{AccessLine, ErrorLine, LogHandle};
-use super::metrics::{Direction, PeerMetrics, ServiceShard};
-use super::spans::{Host, HttpWork, Path, Resource, Span, SpanBuffer, SpanKind, Work};
+use super::log::{AccessLine, ErrorLine};
+use super::metrics::{PeerMetrics, ServiceShard};
+use super::recorder::{RecordedFailure, Recorder};
+use super::spans::{Host, HttpWork, Path, Span, SpanKind, Work};
 use crate::model::{Cause, SpanIds, TraceId, TraceIdText};
 
 /// Status logged and counted for a client that left before any answer; nobody
 /// reads it.
 const CLIENT_CLOSED: u16 = 499;
-
-/// Where records of one worker and service (and peer) go.
-pub struct Recorder {
-    pub shard: ServiceShard,
-    /// Set for calls toward a peer.
-    pub peer: Option<Arc<PeerMetrics>>,
-    pub log: LogHandle,
-    /// `domain/name`.
-    pub service: Arc<str>,
-    pub generation: u64,
-    /// Whose spans these are.
-    pub resource: Arc<Resource>,
-    pub spans: Rc<SpanBuffer>,
-}
 
 /// What a sampled request's record needs to leave a span.
 pub struct SpanSeed {
@@ -80,87 +67,6 @@ pub struct UpstreamFacts {
     pub reused: bool,
     /// How long connecting took or was tried, where it was.
     pub connect: Option<Duration>,
-}
-
-/// Why the sidecar answered itself, or broke an answer off.
-#[derive(Debug)]
-pub struct RecordedFailure {
-    pub cause: Cause,
-    pub level: tracing::Level,
-    pub status: u16,
-    /// For the log alone.
-    pub detail: Cow<'static, str>,
-}
-
-impl Recorder {
-    /// The parser refused a request before anybody saw it, with this answer.
-    pub fn parser_refused(&self, refusal: &RecordedFailure, peer: IpAddr) {
-        self.shard.parser_refused(self.direction(), refusal.status);
-        self.log_unread(refusal, peer);
-    }
-
-    /// A connection was answered without a complete request on it.
-    pub fn answered_unread(&self, refusal: &RecordedFailure, peer: IpAddr) {
-        self.shard.proxy_error(refusal.cause);
-        self.log_unread(refusal, peer);
-    }
-
-    fn log_unread(&self, refusal: &RecordedFailure, peer: IpAddr) {
-        if !self.log.shows(refusal.level) {
-            // A client's mistake: a line as any other refused request has.
-            return self.log_access_unread(refusal, peer);
-        }
-        self.log.error(&ErrorLine {
-            level: refusal.level,
-            service: &self.service,
-            cause: refusal.cause,
-            status: refusal.status,
-            detail: &refusal.detail,
-            dependency: None,
-            upstream_address: None,
-            attempt: 0,
-            reused: false,
-            connect: None,
-            wait: None,
-            total: Duration::ZERO,
-            generation: self.generation,
-            request_id: "",
-            trace_id: None,
-            house_trace_id: None,
-            peer: Some(peer),
-        });
-    }
-
-    fn log_access_unread(&self, refusal: &RecordedFailure, peer: IpAddr) {
-        self.log.access(&AccessLine {
-            service: &self.service,
-            method: "",
-            path: "",
-            status: refusal.status,
-            cause: Some(refusal.cause),
-            detail: Some(&refusal.detail),
-            bytes: None,
-            total: Duration::ZERO,
-            upstream: Duration::ZERO,
-            request_id: "",
-            trace_id: None,
-            house_trace_id: None,
-            peer: Some(peer),
-            strategy: None,
-            subject: None,
-            generation: self.generation,
-            dependency: None,
-            upstream_address: None,
-            attempt: 0,
-            reused: false,
-        });
-    }
-
-    fn direction(&self) -> Direction<'_> {
-        self.peer
-            .as_deref()
-            .map_or(Direction::Inbound, Direction::Outbound)
-    }
 }
 
 impl Record {

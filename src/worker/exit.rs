@@ -11,17 +11,17 @@ use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::keeping;
-use super::listening::{Listening, refusal};
+use super::leaving::Host;
+use super::listening::Listening;
+use super::{keeping, leaving};
 use crate::drain::Phase;
 use crate::inbound::ConnectionSettings;
-use crate::model::{Kind, Limits};
+use crate::model::{Kind, Limits, ServiceName};
 use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
-use crate::net::{self, ClientIo, End, OpenListener, Permits, Purpose, Spoken, Stalled, Watch};
+use crate::net::{self, ClientIo, End, OpenListener, Permits, Purpose, Spoken, Watch};
 use crate::outbound::{CallBody, CallEnding, CallTunnelSlot, Directory, Door, Entry};
-use crate::reply;
-use crate::telemetry::record::Recorder;
+use crate::telemetry::recorder::Recorder;
 
 /// The directory in force; replaced with each generation.
 pub(super) type Callers = Rc<RefCell<Option<Rc<Directory>>>>;
@@ -99,11 +99,6 @@ impl Exit {
         kept.or_else(|| self.parts.callers.borrow().clone())
     }
 
-    /// Where it is recorded what never became a call.
-    fn strangers(&self) -> Option<Rc<Recorder>> {
-        self.directory()?.unnamed(self.entry)
-    }
-
     fn accepted(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         let permit = self.connections.try_acquire(self.ceiling);
         let counted = self.listening.counted();
@@ -121,17 +116,8 @@ impl Exit {
     async fn turn_away(&self, stream: Stream, peer: IpAddr) {
         if let Some(_place) = self.listening.turn_away() {
             let detail = "too many connections";
-            self.answer_unread(Kind::Overloaded, detail, stream, peer)
-                .await;
+            leaving::answer_unread(self, Kind::Overloaded, detail, stream, peer).await;
         }
-    }
-
-    /// Answers a connection on which no call became complete, and closes it.
-    async fn answer_unread(&self, kind: Kind, detail: &'static str, stream: Stream, peer: IpAddr) {
-        if let Some(recorder) = self.strangers() {
-            recorder.answered_unread(&refusal(kind, detail), peer.to_canonical());
-        }
-        net::answer_and_close(stream, &reply::raw(kind, None)).await;
     }
 
     async fn serve(self: Rc<Self>, stream: TcpStream, peer: IpAddr) {
@@ -144,7 +130,7 @@ impl Exit {
             tokio::select! {
                 biased;
                 spoken = io.spoken() => spoken,
-                end = unheard => return self.end(end, io.stream, peer).await,
+                end = unheard => return leaving::leave(&*self, end, io.stream, peer).await,
             }
         };
         let calling = Calling {
@@ -160,31 +146,15 @@ impl Exit {
             Ok(None) | Err(_) => {}
         }
     }
+}
 
-    /// Leaves a connection as its end asks for.
-    async fn end(&self, end: End, stream: Stream, peer: IpAddr) {
-        match end {
-            End::Finished => net::linger(stream).await,
-            End::Refused(status) => {
-                if let Some(recorder) = self.strangers() {
-                    let mut refusal = refusal(Kind::BadRequest, "refused by the parser");
-                    refusal.status = status;
-                    recorder.parser_refused(&refusal, peer.to_canonical());
-                }
-                net::linger(stream).await;
-            }
-            End::Stalled(Stalled::Head) => {
-                let detail = "no complete request head in time";
-                self.answer_unread(Kind::ClientTimeout, detail, stream, peer)
-                    .await;
-            }
-            End::Stalled(Stalled::Idle | Stalled::Quiet) => {}
-            End::Stalled(Stalled::Write) | End::Flooded | End::Cut => stream.reset_on_close(),
-            End::Broken(error) => {
-                tracing::debug!(%error, "a connection broke off");
-                stream.reset_on_close();
-            }
-        }
+impl Host for Exit {
+    fn recorder(&self) -> Option<Rc<Recorder>> {
+        self.directory()?.unnamed(self.entry)
+    }
+
+    fn service(&self) -> Option<ServiceName> {
+        None
     }
 }
 
@@ -209,7 +179,7 @@ impl Calling {
                 // Boxed, as what is rare: every connection is as large as this.
                 Box::pin(tunnel.run(stream, leftover, deadlines, listening.tunnels())).await;
             }
-            _ => self.exit.end(ended, stream, self.peer).await,
+            _ => leaving::leave(&*self.exit, ended, stream, self.peer).await,
         }
     }
 
@@ -223,16 +193,8 @@ impl Calling {
         };
         let exit = &calling.exit;
         let (limits, phase) = (exit.settings.h2, exit.listening.phase());
-        match net::serve_http2(io, &calling.watch, limits, phase, service).await {
-            End::Broken(error) => tracing::debug!(%error, "an HTTP/2 connection broke off"),
-            End::Flooded => {
-                if let Some(recorder) = exit.strangers() {
-                    let refusal = refusal(Kind::BadRequest, "a flood of HTTP/2 frames");
-                    recorder.answered_unread(&refusal, calling.peer.to_canonical());
-                }
-            }
-            End::Finished | End::Refused(_) | End::Stalled(_) | End::Cut => {}
-        }
+        let end = net::serve_http2(io, &calling.watch, limits, phase, service).await;
+        leaving::left_http2(&**exit, end, calling.peer);
     }
 
     async fn call(&self, request: Request<Incoming>) -> Result<Response<CallBody>, Infallible> {

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::Phase;
-use crate::model::Kind;
+use crate::model::{Failure, Kind};
 use crate::net::{self, End, Watch};
 use crate::reply;
-use crate::telemetry::record::RecordedFailure;
+use crate::telemetry::recorder::RecordedFailure;
 
 /// Connections over the limit that are being answered at one time; more are
 /// closed without an answer.
@@ -226,11 +226,5 @@ impl Drop for AcceptGuard {
 
 /// What a connection is told of that never became a request.
 pub(super) fn refusal(kind: Kind, detail: &'static str) -> RecordedFailure {
-    let facts = reply::facts(kind);
-    RecordedFailure {
-        cause: facts.cause,
-        level: facts.level,
-        status: facts.status,
-        detail: detail.into(),
-    }
+    reply::recorded(Failure::because(kind, detail))
 }

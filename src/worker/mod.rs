@@ -7,6 +7,7 @@
 mod ending;
 mod exit;
 mod keeping;
+mod leaving;
 mod listening;
 mod port;
 mod secure;

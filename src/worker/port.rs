@@ -11,19 +11,20 @@ use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::keeping;
+use super::leaving::Host;
 use super::listening::{Listening, refusal};
 use super::secure::Peers;
+use super::{keeping, leaving};
 use crate::drain::Phase;
 use crate::inbound::{
     ClientSide, ConnectionSettings, Door, Ending, Local, RecordedBody, Site, TunnelSlot,
     WorkerParts,
 };
-use crate::model::Kind;
+use crate::model::{Kind, ServiceName};
 use crate::net::stream::Stream;
 use crate::net::tls::{PeerCertificate, ServerTls};
-use crate::net::{self, ClientIo, End, OpenListener, Permit, Spoken, Stalled, Watch};
-use crate::reply;
+use crate::net::{self, ClientIo, End, OpenListener, Permit, Spoken, Watch};
+use crate::telemetry::recorder::Recorder;
 
 /// One listening socket of this worker.
 pub(super) struct Port {
@@ -119,23 +120,8 @@ impl Port {
         }
         if let Some(_place) = self.listening.turn_away() {
             let stream = Stream::accepted(stream);
-            self.answer_unread(Kind::Overloaded, detail, stream, peer)
-                .await;
+            leaving::answer_unread(self, Kind::Overloaded, detail, stream, peer.ip()).await;
         }
-    }
-
-    /// Answers a connection on which no request became complete, and closes it.
-    async fn answer_unread(
-        &self,
-        kind: Kind,
-        detail: &'static str,
-        stream: Stream,
-        peer: SocketAddr,
-    ) {
-        let local = self.site.current();
-        let recorder = &local.recorder;
-        recorder.answered_unread(&refusal(kind, detail), peer.ip().to_canonical());
-        net::answer_and_close(stream, &reply::raw(kind, Some(&local.service.name))).await;
     }
 
     async fn serve(self: Rc<Self>, stream: TcpStream, peer: SocketAddr, _permit: Permit) {
@@ -181,7 +167,7 @@ impl Port {
             tokio::select! {
                 biased;
                 spoken = io.spoken() => spoken,
-                end = unheard => return self.end(end, io.stream, peer).await,
+                end = unheard => return leaving::leave(&*self, end, io.stream, peer.ip()).await,
             }
         };
         let serving = Serving {
@@ -200,32 +186,15 @@ impl Port {
             Ok(None) | Err(_) => {}
         }
     }
+}
 
-    /// Leaves the connection as its end asks for.
-    async fn end(&self, end: End, stream: Stream, peer: SocketAddr) {
-        match end {
-            End::Finished => net::linger(stream).await,
-            End::Refused(status) => {
-                let local = self.site.current();
-                let mut refusal = refusal(Kind::BadRequest, "refused by the parser");
-                refusal.status = status;
-                local
-                    .recorder
-                    .parser_refused(&refusal, peer.ip().to_canonical());
-                net::linger(stream).await;
-            }
-            End::Stalled(Stalled::Head) => {
-                let detail = "no complete request head in time";
-                self.answer_unread(Kind::ClientTimeout, detail, stream, peer)
-                    .await;
-            }
-            End::Stalled(Stalled::Idle | Stalled::Quiet) => {}
-            End::Stalled(Stalled::Write) | End::Flooded | End::Cut => stream.reset_on_close(),
-            End::Broken(error) => {
-                tracing::debug!(%error, "a connection broke off");
-                stream.reset_on_close();
-            }
-        }
+impl Host for Port {
+    fn recorder(&self) -> Option<Rc<Recorder>> {
+        Some(Rc::clone(&self.site.current().recorder))
+    }
+
+    fn service(&self) -> Option<ServiceName> {
+        Some(self.site.current().service.name.clone())
     }
 }
 
@@ -254,7 +223,7 @@ impl Serving {
                 // Boxed, as what is rare: every connection is as large as this.
                 Box::pin(tunnel.run(stream, leftover, deadlines, listening.tunnels())).await;
             }
-            _ => self.port.end(end, stream, self.peer).await,
+            _ => leaving::leave(&*self.port, end, stream, self.peer.ip()).await,
         }
     }
 
@@ -283,15 +252,7 @@ impl Serving {
             drop(local);
             served.as_mut().poll(context)
         });
-        match end.await {
-            End::Broken(error) => tracing::debug!(%error, "an HTTP/2 connection broke off"),
-            End::Flooded => {
-                let recorder = &serving.port.site.current().recorder;
-                let refusal = refusal(Kind::BadRequest, "a flood of HTTP/2 frames");
-                recorder.answered_unread(&refusal, serving.peer.ip().to_canonical());
-            }
-            End::Finished | End::Refused(_) | End::Stalled(_) | End::Cut => {}
-        }
+        leaving::left_http2(&*serving.port, end.await, serving.peer.ip());
     }
 
     /// Whether a connection opened now would be under other settings.

@@ -3,32 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::client::Request;
-use crate::support::daemon::Daemon;
 use crate::support::postgres::Cluster;
 use crate::support::sql::{
-    SERVICE, daemon_with, error_code, post, query, request, rows, service_as,
+    SERVICE, begin, body, daemon_with, error_code, post, query, request, rows, service_as, sessions,
 };
 use crate::support::wait::{SOON, shared_machine, wait_until};
-
-fn body(sql: &str) -> Value {
-    json!({"query": sql, "params": []})
-}
-
-/// Sessions of a role, whatever they do.
-fn sessions(name: &str) -> u64 {
-    let sql = format!("select count(*) from pg_stat_activity where usename = '{name}'");
-    let count = Cluster::shared().sql("postgres", &sql);
-    count.parse().expect("a number")
-}
-
-fn begin(daemon: &Daemon) -> String {
-    let begun = post(daemon, "/users/tx", &json!({}));
-    assert_eq!(begun.status, 201, "{}", begun.text());
-    begun.header("location").expect("a place").to_owned()
-}
 
 #[test]
 fn copy_holds_no_session_and_ends_its_transaction() {

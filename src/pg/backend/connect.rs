@@ -142,7 +142,7 @@ impl Target {
     pub(in crate::pg) async fn knock(&self) -> Result<(), ConnectFailure> {
         let deadline = Instant::now() + self.timeout;
         let (_, transport) = self.dial(deadline).await?;
-        let Transport::Plain(mut stream) = transport else {
+        let Transport::Left(mut stream) = transport else {
             return Ok(());
         };
         within(deadline, Phase::LoggingIn, tls::ask(&mut stream)).await?;
@@ -178,7 +178,7 @@ impl Target {
     async fn encrypted(&self, stream: Stream) -> Result<Transport, ConnectFailure> {
         match &self.tls {
             Some(tls) => tls::negotiate(stream, tls).await,
-            None => Ok(Transport::Plain(stream)),
+            None => Ok(Transport::Left(stream)),
         }
     }
 

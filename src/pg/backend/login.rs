@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 
 use fallible_iterator::FallibleIterator as _;
 
-use super::Connection;
+use super::{Connection, channel_binding};
 use crate::pg::failure::{ConnectFailure, Lost, ServerError};
 
 /// Logs in and reads up to the first `ReadyForQuery`.
@@ -111,7 +111,7 @@ async fn scram(
         .mechanisms()
         .collect()
         .map_err(|_| ConnectFailure::Protocol)?;
-    let binding = connection.transport.channel_binding();
+    let binding = channel_binding(&connection.transport);
     let offers_plus = mechanisms.contains(&SCRAM_SHA_256_PLUS);
     let (mechanism, binding) = match binding {
         Some(digest) if offers_plus => (

@@ -33,6 +33,7 @@ pub use connect::{Target, TargetTls};
 pub(super) use login::check_iterations;
 pub use message::{BadStatement, Parameter, Statement};
 pub use state::{Flight, Transaction};
+pub(super) use tls::channel_binding;
 pub use tls::load as load_tls;
 
 use super::failure::{Lost, ServerError};

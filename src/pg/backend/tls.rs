@@ -66,18 +66,18 @@ pub(super) async fn negotiate(
         .connect(name, stream)
         .await
         .map_err(|error| ConnectFailure::Tls(error.to_string()))?;
-    Ok(Transport::Tls(Box::new(stream)))
+    Ok(Transport::Right(Box::new(stream)))
 }
 
-impl Transport {
-    /// `tls-server-end-point` (RFC 5929 §4.1): the digest of the server's
-    /// certificate, by the algorithm it is signed with.
-    pub(in crate::pg) fn channel_binding(&self) -> Option<Vec<u8>> {
-        let Self::Tls(stream) = self else { return None };
-        let certificate = stream.get_ref().1.peer_certificates()?.first()?;
-        let algorithm = digest_of(signature_algorithm(certificate)?)?;
-        Some(digest::digest(algorithm, certificate).as_ref().to_vec())
-    }
+/// `tls-server-end-point` (RFC 5929 §4.1): the digest of the server's
+/// certificate, by the algorithm it is signed with. `None` without TLS.
+pub(in crate::pg) fn channel_binding(transport: &Transport) -> Option<Vec<u8>> {
+    let Transport::Right(stream) = transport else {
+        return None;
+    };
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    let algorithm = digest_of(signature_algorithm(certificate)?)?;
+    Some(digest::digest(algorithm, certificate).as_ref().to_vec())
 }
 
 /// The object identifier of `signatureAlgorithm` (RFC 5280 §4.1.1.2), as DER.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_util::io::poll_read_buf;
 
-use crate::pg::backend::{Passwords, Transport, check_iterations};
+use crate::pg::backend::{Passwords, Transport, channel_binding, check_iterations};
 use crate::pg::failure::ConnectFailure;
 
 /// Tag, length and method of an authentication request (protocol, "Message
@@ -127,7 +127,7 @@ impl TlsConnect<LoginStream> for Dialled {
 
 impl TlsStream for LoginStream {
     fn channel_binding(&self) -> ChannelBinding {
-        match self.transport.channel_binding() {
+        match channel_binding(&self.transport) {
             Some(digest) => ChannelBinding::tls_server_end_point(digest),
             None => ChannelBinding::none(),
         }

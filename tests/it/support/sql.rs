@@ -56,6 +56,27 @@ pub(crate) fn daemon_with(cluster: &Cluster, stem: &str, more: &str) -> (Tree, D
     (tree, daemon, name)
 }
 
+/// A query without parameters.
+pub(crate) fn body(sql: &str) -> Value {
+    json!({"query": sql, "params": []})
+}
+
+/// Sessions of a role on the shared cluster, whatever they do.
+#[track_caller]
+pub(crate) fn sessions(name: &str) -> u64 {
+    let sql = format!("select count(*) from pg_stat_activity where usename = '{name}'");
+    let count = Cluster::shared().sql("postgres", &sql);
+    count.parse().expect("a number")
+}
+
+/// Begins a transaction; where it is asked from then on.
+#[track_caller]
+pub(crate) fn begin(daemon: &Daemon) -> String {
+    let begun = post(daemon, "/users/tx", &json!({}));
+    assert_eq!(begun.status, 201, "{}", begun.text());
+    begun.header("location").expect("a place").to_owned()
+}
+
 /// A request to the door, as `curl --json` sends it.
 pub(crate) fn request(path: &str, body: &Value) -> Request {
     Request::post(path, body.to_string())

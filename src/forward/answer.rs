@@ -1,0 +1,60 @@
+//! The upstream's answer, made the client's.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Response};
+
+use super::AnswerBody;
+use super::hop::strip_response;
+use crate::model::{Failure, Kind};
+use crate::upstream::h1::Switched;
+use crate::upstream::{UpstreamBody, UpstreamResponse};
+
+/// The upstream's answer, cleaned of what belongs to its connection.
+pub fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
+    let UpstreamResponse {
+        status,
+        mut headers,
+        named,
+        body,
+        ..
+    } = response;
+    let named = named.unwrap_or_else(|| strip_response(&mut headers));
+    let mut response = Response::new(AnswerBody::Upstream { body, named });
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A 101, relayed only when it switches to what was asked for (UPG-2).
+pub fn relay_switch(
+    response: UpstreamResponse,
+    asked: &[u8],
+) -> Result<(Response<AnswerBody>, Switched), Failure> {
+    let failed = |detail: &'static str| Failure::because(Kind::UpgradeFailed, detail);
+    let UpstreamResponse {
+        status,
+        mut headers,
+        body,
+        ..
+    } = response;
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let (Some(protocol), None) = (protocols.next().cloned(), protocols.next()) else {
+        return Err(failed("101 without exactly one Upgrade"));
+    };
+    if !protocol.as_bytes().eq_ignore_ascii_case(asked) {
+        return Err(failed("101 to a protocol that was not asked for"));
+    }
+    strip_response(&mut headers);
+    let switched = match body {
+        UpstreamBody::Http1(body) => body.into_switched(),
+        UpstreamBody::Http2(_) => None,
+    };
+    let switched = switched.ok_or_else(|| failed("the connection is gone"))?;
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, protocol);
+    let mut answer = Response::new(AnswerBody::Whole(Bytes::new()));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    Ok((answer, switched))
+}
