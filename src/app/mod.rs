@@ -28,7 +28,7 @@ use crate::config::{Environment, Problem, ProcessFlags, load_process};
 use crate::control::{self, Control, LifecycleRequest};
 use crate::drain::{self, DrainTrigger};
 use crate::model::{DoorListen, ProcessSettings};
-use crate::net::{Permits, WorkerCommand, files};
+use crate::net::{Permits, WorkerCommand, bind_alone, files};
 use crate::pg::Databases;
 use crate::snapshot::{self, StatusBoard};
 use crate::sql::{self, Sql};
@@ -273,12 +273,7 @@ fn bind_doors(settings: &ProcessSettings) -> Result<Vec<(DoorKind, TcpListener)>
         let DoorListen::At(address) = listen else {
             continue;
         };
-        let bind = || {
-            let listener = TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        };
-        let listener = bind().map_err(|source| StartError::Door {
+        let listener = bind_alone(address).map_err(|source| StartError::Door {
             door,
             address,
             source,

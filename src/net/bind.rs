@@ -103,15 +103,25 @@ fn bind_at(address: SocketAddr, count: usize, proof: Proof) -> Result<BoundGroup
     let mut address = address;
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
-        let listener = listening_socket(address).map_err(attribute)?;
+        let listener = listening_socket(address, true).map_err(attribute)?;
         address = listener.local_addr().map_err(attribute)?;
         sockets.push(listener);
     }
     Ok(BoundGroup { address, sockets })
 }
 
-fn listening_socket(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = bound_socket(address, true)?;
+/// A listener that does not block, alone at its address, with room for as many
+/// pending connections as a service's port has: a client that finds none waits
+/// a second before it knocks again.
+///
+/// # Errors
+/// What the system says, e.g. that the address is taken.
+pub fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    listening_socket(address, false)
+}
+
+fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = bound_socket(address, shared)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

@@ -16,7 +16,7 @@ pub mod stream;
 pub mod tls;
 mod watch;
 
-pub use bind::{BindError, BoundGroup, bind_group, join_group};
+pub use bind::{BindError, BoundGroup, bind_alone, bind_group, join_group};
 pub use client_io::{ClientIo, Spoken};
 pub use command::{ListenerId, OpenListener, Purpose, WorkerCommand};
 pub use connection::{End, ParserLimits, answer_and_close, linger, serve_http1};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,6 +17,7 @@ use super::follow::{Following, follow};
 use crate::drain::DrainWatcher;
 use crate::health::CheckCell;
 use crate::model::{DatabaseSpec, DoorListen, ServiceName};
+use crate::net::bind_alone;
 use crate::pg::Databases;
 use crate::snapshot::{Current, Service};
 use crate::telemetry::log::LogHandle;
@@ -218,11 +219,7 @@ impl Inner {
         let DoorListen::At(address) = parts.current.load().settings.sql.listen else {
             return None;
         };
-        let bound = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        let listener = match bound {
+        let listener = match bind_alone(address) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(%address, %error, "the SQL door cannot listen");

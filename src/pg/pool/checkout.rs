@@ -55,6 +55,7 @@ pub struct Checkout {
 pub(super) struct Lent {
     pub(super) pooled: PooledConnection<'static, Manager>,
     pub(super) spoiled: bool,
+    pub(super) pool: Arc<ServicePool>,
     pub(super) _place: Place,
 }
 
@@ -147,31 +148,55 @@ impl ServicePool {
         }
     }
 
-    async fn lend(&self, place: Place) -> Result<Lent, CheckoutFailure> {
+    async fn lend(self: &Arc<Self>, place: Place) -> Result<Lent, CheckoutFailure> {
+        let pooled = match self.generation()?.take_idle().await {
+            Some(pooled) => pooled,
+            None => self.idle_or_new().await?,
+        };
+        Ok(Lent {
+            pooled,
+            spoiled: false,
+            pool: Arc::clone(self),
+            _place: place,
+        })
+    }
+
+    /// A session that comes back, or else a new one. Never only a new one: all
+    /// that may be open can be, and lie idle, by the time its turn comes.
+    async fn idle_or_new(&self) -> Result<PooledConnection<'static, Manager>, CheckoutFailure> {
         loop {
+            let mut returned = std::pin::pin!(self.returned.notified());
+            // From here on nothing is missed.
+            returned.as_mut().enable();
             // Other settings may be in force by now.
             let generation = self.generation()?;
             if let Some(pooled) = generation.take_idle().await {
-                return Ok(Lent {
-                    pooled,
-                    spoiled: false,
-                    _place: place,
-                });
+                return Ok(pooled);
             }
-            let connecting = generation.connecting.acquire().await;
-            let _connecting = connecting.expect("the semaphore is never closed");
+            let leave = async {
+                let connecting = generation.connecting.acquire().await;
+                let connecting = connecting.expect("the semaphore is never closed");
+                (connecting, self.open.acquire().await)
+            };
+            let (_connecting, place) = tokio::select! {
+                biased;
+                () = returned => continue,
+                leave = leave => leave,
+            };
             self.bar(&generation)?;
-            if generation.idle() == 0 {
-                self.connect(&generation)
-                    .await
-                    .map_err(CheckoutFailure::Unreachable)?;
-            }
+            self.connect(&generation, place)
+                .await
+                .map_err(CheckoutFailure::Unreachable)?;
         }
     }
 
     /// Opens a session and puts it among the idle ones.
-    async fn connect(&self, generation: &Generation) -> Result<(), Arc<ConnectFailure>> {
-        match generation.pool.dedicated_connection().await {
+    async fn connect(
+        &self,
+        generation: &Generation,
+        place: Place,
+    ) -> Result<(), Arc<ConnectFailure>> {
+        match generation.manager.open_session(place).await {
             Ok(mut pooled) => {
                 self.standing.good(Instant::now());
                 if pooled.connection().is_superuser() && !self.warned.swap(true, Ordering::Relaxed)
@@ -182,7 +207,7 @@ impl ServicePool {
                         "the service logs in as a superuser: whatever SQL it sends may do anything"
                     );
                 }
-                // Refused only when there are enough already.
+                // Refused only when other settings are in force.
                 let _ = generation.pool.add(pooled);
                 Ok(())
             }
@@ -217,26 +242,40 @@ impl ServicePool {
             return Ok(());
         };
         let Some(_place) = self.work.try_acquire() else {
-            let knocked = generation.target.knock().await;
-            return match knocked {
-                Ok(()) => {
-                    self.standing.good(Instant::now());
-                    Ok(())
-                }
-                Err(failure) => Err(self.failed(failure)),
-            };
+            return self.knock(&generation).await;
         };
         if generation.take_asked().await {
             self.standing.good(Instant::now());
+            self.returned.notify_one();
             return Ok(());
         }
-        self.connect(&generation).await
+        match self.open.try_acquire() {
+            Some(place) => {
+                let connected = self.connect(&generation, place).await;
+                self.returned.notify_one();
+                connected
+            }
+            None => self.knock(&generation).await,
+        }
+    }
+
+    /// Asks without a session.
+    async fn knock(&self, generation: &Generation) -> Result<(), Arc<ConnectFailure>> {
+        match generation.manager.target.knock().await {
+            Ok(()) => {
+                self.standing.good(Instant::now());
+                Ok(())
+            }
+            Err(failure) => Err(self.failed(failure)),
+        }
     }
 
     /// What sessions log in as; `None` before the pool is open.
     pub fn login(&self) -> Option<Login> {
         let current = self.current.load();
-        current.as_ref().map(|open| open.target.login.clone())
+        current
+            .as_ref()
+            .map(|open| open.manager.target.login.clone())
     }
 }
 

@@ -18,6 +18,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const JITTER: f64 = 0.1;
 
 /// Opens sessions of one generation of a pool.
+#[derive(Clone)]
 pub(super) struct Manager {
     pub(super) target: Arc<Target>,
     /// Sessions that are open, whichever generation they belong to.
@@ -63,12 +64,9 @@ impl Drop for Pooled {
     }
 }
 
-impl ManageConnection for Manager {
-    type Connection = Pooled;
-    type Error = ConnectFailure;
-
-    async fn connect(&self) -> Result<Pooled, ConnectFailure> {
-        let place = self.open.acquire().await;
+impl Manager {
+    /// Opens a session at this place among the open ones.
+    pub(super) async fn open_session(&self, place: Place) -> Result<Pooled, ConnectFailure> {
         let connection = Connection::connect(&self.target).await?;
         let now = Instant::now();
         let lifetime = self.max_lifetime.mul_f64(1.0 - JITTER * fastrand::f64());
@@ -78,6 +76,16 @@ impl ManageConnection for Manager {
             expires: now + lifetime,
             last_used: now,
         })
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Pooled;
+    type Error = ConnectFailure;
+
+    /// Never asked either: sessions are put in by who lends them.
+    async fn connect(&self) -> Result<Pooled, ConnectFailure> {
+        self.open_session(self.open.acquire().await).await
     }
 
     /// Never asked: a round trip at every checkout costs half the throughput.

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 pub use checkout::{Checkout, CheckoutFailure};
 pub use restore::RESET;
@@ -47,6 +47,9 @@ pub struct ServicePool {
     /// closed still counts.
     open: Arc<Limit>,
     current: ArcSwapOption<Generation>,
+    /// A session came back, or other settings are in force: whoever waits for
+    /// leave to open one should look whether that is still needed.
+    returned: Notify,
     standing: Standing,
     waiting: AtomicU32,
     /// It was said that the login may do anything.
@@ -57,8 +60,7 @@ pub struct ServicePool {
 /// One set of settings.
 pub(super) struct Generation {
     pool: bb8::Pool<Manager>,
-    retired: Arc<AtomicBool>,
-    target: Arc<Target>,
+    manager: Manager,
     connecting: Semaphore,
     timeout: Duration,
 }
@@ -78,6 +80,7 @@ impl ServicePool {
             work: Limit::new(0),
             open: Limit::new(0),
             current: ArcSwapOption::empty(),
+            returned: Notify::new(),
             standing: Standing::new(),
             waiting: AtomicU32::new(0),
             warned: AtomicBool::new(false),
@@ -100,12 +103,11 @@ impl ServicePool {
             max_lifetime,
         } = settings;
         let target = Arc::new(target);
-        let retired = Arc::new(AtomicBool::new(false));
         let manager = Manager {
             target: Arc::clone(&target),
             open: Arc::clone(&self.open),
             max_lifetime,
-            retired: Arc::clone(&retired),
+            retired: Arc::default(),
         };
         let pool = bb8::Pool::builder()
             // Never the limit: that is `work`.
@@ -116,13 +118,12 @@ impl ServicePool {
             .reaper_rate(REAP.min(idle_timeout).max(Duration::from_millis(100)))
             .queue_strategy(bb8::QueueStrategy::Lifo)
             .connection_timeout(target.timeout)
-            .build_unchecked(manager);
+            .build_unchecked(manager.clone());
         let generation = Generation {
             pool,
-            retired,
+            manager,
             connecting: Semaphore::new(CONNECTING),
             timeout: target.timeout,
-            target,
         };
         let size = usize::try_from(max).unwrap_or(usize::MAX);
         let before = self.current.swap(Some(Arc::new(generation)));
@@ -132,6 +133,7 @@ impl ServicePool {
             before.retire();
         }
         self.standing.forget();
+        self.returned.notify_waiters();
     }
 
     /// Closes what is idle, and the rest as it comes back.
@@ -139,6 +141,7 @@ impl ServicePool {
         if let Some(generation) = self.current.swap(None) {
             generation.retire();
         }
+        self.returned.notify_waiters();
     }
 
     /// Whether there are settings in force.
@@ -223,7 +226,7 @@ impl Generation {
     /// Closes idle sessions now; those that are out see the mark when they come
     /// back.
     fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
+        self.manager.retired.store(true, Ordering::Relaxed);
         while self.idle() > 0 {
             use futures_util::FutureExt as _;
             // There is one, so it is had at once; dropping it closes it.

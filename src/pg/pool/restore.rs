@@ -29,6 +29,16 @@ pub(super) async fn restore(mut lent: Lent) {
         lent.pooled.connection().sync(Flight::Own);
     }
     lent.pooled.last_used = Instant::now();
+    let Lent {
+        pooled,
+        pool,
+        _place: place,
+        ..
+    } = lent;
+    drop(pooled);
+    // Who waits for leave to open another comes before who waits in turn.
+    pool.returned.notify_one();
+    drop(place);
 }
 
 /// Once is enough, unless a request to cancel hit the reset, or a transaction
