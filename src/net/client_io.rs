@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connection::LINGER_BYTES;
 use super::stream::Stream;
 use super::watch::Watch;
 
@@ -31,6 +32,8 @@ pub struct ClientIo {
     pub stream: Stream,
     /// Read already, to be read again.
     prefix: Bytes,
+    /// Bytes discarded since the writing side was closed.
+    lingered: usize,
     watch: Rc<Watch>,
 }
 
@@ -40,6 +43,7 @@ impl ClientIo {
         Self {
             stream,
             prefix: Bytes::new(),
+            lingered: 0,
             watch,
         }
     }
@@ -50,6 +54,7 @@ impl ClientIo {
         Self {
             stream,
             prefix,
+            lingered: 0,
             watch,
         }
     }
@@ -161,7 +166,26 @@ impl AsyncWrite for ClientIo {
         outcome
     }
 
+    /// On HTTP/2 waits, within bounds, for the client to close too: what it has
+    /// sent meanwhile would reset the connection, and could take the GOAWAY
+    /// with it that says which requests it may send again (RFC 9113 §6.8). On
+    /// HTTP/1 that is done once hyper has given the stream back.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        if !this.watch.lingers() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut room = [const { MaybeUninit::uninit() }; FIRST_READ_BYTES];
+        while this.lingered < LINGER_BYTES {
+            let mut buffer = ReadBuf::uninit(&mut room);
+            let read = Pin::new(&mut this.stream).poll_read(context, &mut buffer);
+            let count = buffer.filled().len();
+            if ready!(read).is_err() || count == 0 {
+                break;
+            }
+            this.lingered += count;
+        }
+        Poll::Ready(Ok(()))
     }
 }

@@ -22,9 +22,9 @@ use crate::drain::Phase;
 
 /// An early answer reads and discards at most this before the connection is
 /// closed, so that the answer is not lost to a reset (SPEC §2.4).
-const LINGER_BYTES: usize = 64 * 1024;
+pub(super) const LINGER_BYTES: usize = 64 * 1024;
 /// Nor does it wait longer than this.
-const LINGER_TIME: Duration = Duration::from_secs(1);
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(1);
 /// hyper's lower bound for its read buffer.
 const MIN_BUFFER_BYTES: usize = 8 * 1024;
 

@@ -112,11 +112,12 @@ where
         match watch.poll_stalled(context) {
             Poll::Ready(Stalled::Idle) if !closing => {
                 closing = true;
+                watch.takes_leave();
                 connection.as_mut().graceful_shutdown();
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
-            // The GOAWAY above was not answered by closing.
+            // Among others: the GOAWAY above was not answered by closing.
             stalled => stalled.map(End::Stalled),
         }
     })

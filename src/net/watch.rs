@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::client_io;
+use super::connection::LINGER_TIME;
 use super::deadline::{Deadline, Deadlines, TICK};
 use super::flood::FloodGuard;
 
@@ -29,6 +30,8 @@ pub struct Watch {
     serving: Cell<u32>,
     multiplexed: Cell<bool>,
     last_request: Cell<bool>,
+    /// Its writing side is closed.
+    lingering: Cell<bool>,
     /// Whether any byte came.
     heard: Cell<bool>,
     /// Whether any request came.
@@ -88,6 +91,7 @@ impl Watch {
             serving: Cell::new(0),
             multiplexed: Cell::new(false),
             last_request: Cell::new(false),
+            lingering: Cell::new(false),
             heard: Cell::new(false),
             asked: Cell::new(false),
             flood_guard: OnceCell::new(),
@@ -155,6 +159,22 @@ impl Watch {
         self.flood_guard
             .get_or_init(|| FloodGuard::new(self.read.now_ms(), client_io::PREFACE.len()));
         self.idles();
+    }
+
+    /// The client of a silent HTTP/2 connection was told that it ends: for so
+    /// long it may answer, or be heard with a request that was on its way.
+    pub(super) fn takes_leave(&self) {
+        self.read.arm(LINGER_TIME);
+    }
+
+    /// The writing side of the connection is closed. Whether to wait for the
+    /// client to close its own, which [`Watch::poll_stalled`] bounds.
+    pub(super) fn lingers(&self) -> bool {
+        if self.multiplexed.get() && !self.lingering.replace(true) {
+            self.phase.set(IoPhase::Idle);
+            self.read.arm(LINGER_TIME);
+        }
+        self.multiplexed.get()
     }
 
     /// How long a client may leave what it asked for unread.

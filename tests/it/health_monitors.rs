@@ -147,10 +147,11 @@ fn a_change_is_known_within_its_time_and_told_once() {
         "healthCheck: {interval: 1s, timeout: 500ms}",
     );
     wait_for_status(one.port, "healthy");
+    one.daemon.wait_for_line(&["is up", "shop/cart"]);
     assert_eq!((one.gauge(), one.lines("is up")), (Some(1.0), 1));
     // (threshold + 1) × interval + timeout, with some for a busy machine.
     let bound = |threshold: u32| Duration::from_millis(u64::from(threshold + 1) * 1000 + 500 + 300);
-    let mut longest = Duration::ZERO;
+    let (mut longest, mut turns) = (Duration::ZERO, 0);
     for round in 1..=2 {
         for (how, threshold, word) in [
             (500, 3, "is down"),
@@ -169,6 +170,10 @@ fn a_change_is_known_within_its_time_and_told_once() {
             assert!(took <= bound(threshold), "{how}: {took:?}");
             longest = longest.max(took);
             assert_eq!(one.gauge(), Some(f64::from(u8::from(how == 200))));
+            turns += 1;
+            wait_until("the change is told", SOON, || {
+                one.lines("is down") + one.lines("is up") > turns
+            });
             one.daemon.wait_for_line(&[word, "shop/cart"]);
         }
         // It stays down for several looks; the line comes once for each change.

@@ -1,5 +1,6 @@
 //! HTTP/2 toward the sidecar: what it means to an HTTP/1.1 app.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use super::front::{Front, front, limited};
 use super::grpc_app::runtime;
 use crate::support::app::{Connection, Next, Received};
+use crate::support::frames::{self, ACK, FrameClient, GOAWAY, HEADERS, PING, frame};
 use crate::support::scripts;
+use crate::support::wait::pause;
 
 /// An HTTP/2 connection by the `h2` crate, driven beside the test.
 struct Client {
@@ -216,6 +219,49 @@ fn refusals_and_broken_answers_end_one_stream_only() {
     front.wait_for_errors("upstream_closed", 1.0);
     assert_eq!(front.errors("bad_request"), 2.0);
     assert_eq!(front.errors("client_timeout"), 1.0);
+    front.wait_for_rest();
+}
+
+#[test]
+fn a_request_that_crosses_the_idle_goaway_is_answered() {
+    let (app, front) = limited(scripts::ok, "", "idleTimeout: 400ms");
+    let mut client = FrameClient::connect(front.port, &[]);
+    assert!(client.answers(1));
+    let told = client.find(|frame| frame.kind == GOAWAY).unwrap();
+    let last = told.expect("an idle connection is ended by GOAWAY").payload;
+    assert_eq!(last[..4], 0x7fff_ffff_u32.to_be_bytes(), "none is refused");
+    // Sent before the GOAWAY was read; the client answers the PING behind it
+    // only then.
+    client
+        .send(&frames::headers(3, &frames::get("/"), true))
+        .unwrap();
+    let ping = client.find(|frame| frame.kind == PING).unwrap();
+    let ping = ping.expect("a PING tells which requests were on their way");
+    client.send(&frame(PING, ACK, 0, &ping.payload)).unwrap();
+    let (answered, refused_after) = (Cell::new(false), Cell::new(0));
+    let complete = client.find(|frame| {
+        match frame.kind {
+            HEADERS if frame.stream == 3 => answered.set(frame.payload.first() == Some(&0x88)),
+            GOAWAY => refused_after.set(frame.payload[3]),
+            _ => {}
+        }
+        answered.get() && refused_after.get() > 0
+    });
+    assert!(
+        complete.unwrap().is_some(),
+        "{answered:?} {refused_after:?}"
+    );
+    assert_eq!(
+        refused_after.get(),
+        3,
+        "the final GOAWAY names the last request"
+    );
+    // What is sent now is no reason to reset the connection.
+    pause(Duration::from_millis(100));
+    client.send(&frame(PING, 0, 0, &[7; 8])).unwrap();
+    client.patience(Duration::from_secs(5));
+    assert!(client.find(|_| false).unwrap().is_none());
+    assert_eq!(app.count(), 2);
     front.wait_for_rest();
 }
 
