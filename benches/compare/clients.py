@@ -149,6 +149,7 @@ def ask(port, fields, path="/echo", certificate=None):
     try:
         connection.request("GET", path, headers=dict(fields))
         answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read().decode(errors="replace")
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, headers, answer.read().decode(errors="replace")
     finally:
         connection.close()

@@ -39,6 +39,8 @@ def config(want, kit, port, target):
     manager = {
         "stat_prefix": "in",
         "use_remote_address": True,
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
         "http_filters": filters(want, kit),
         "route_config": {"virtual_hosts": [{
             "name": "all", "domains": ["*"],

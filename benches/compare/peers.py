@@ -1,5 +1,6 @@
 """Other proxies of the comparison, each with equal settings: as many workers,
-kept connections to both sides, no access log. Their configs are printed and
+kept connections to both sides, every request with an id that app and client are
+told, no access log. Their configs are printed and
 kept with the figures, so that anyone can judge them.
 """
 
@@ -20,6 +21,7 @@ http {{
   client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;
   fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
   proxy_buffers 8 16k; proxy_max_temp_file_size 0;
+  map $http_x_request_id $id {{ default $http_x_request_id; "" $request_id; }}
   upstream app {{ server {target}; keepalive 512; keepalive_requests 1000000000; }}
 {http}  server {{
     listen 127.0.0.1:{port} backlog=1024{listen};
@@ -29,6 +31,7 @@ http {{
       proxy_set_header Host $host;
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Request-ID $id; add_header X-Request-ID $id always;
     }}
   }}
 }}
@@ -64,6 +67,10 @@ defaults
 frontend in
   bind 127.0.0.1:{port} backlog 1024{bind}
   http-request set-header X-Forwarded-Proto {scheme}
+  unique-id-format %[uuid()]
+  http-request set-header X-Request-ID %[unique-id] unless {{ req.hdr(x-request-id) -m found }}
+  http-request set-var(txn.id) req.hdr(x-request-id)
+  http-response set-header X-Request-ID %[var(txn.id)]
 {rules}  default_backend app
 backend app
   server app {target} pool-max-conn 512
