@@ -31,13 +31,20 @@ class MachineError(Exception):
     """A sentence about what did not start or went wrong."""
 
 
+GIVEN = set()
+
+
 def free_ports(count):
-    """Ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [open_socket.getsockname()[1] for open_socket in sockets]
-    for open_socket in sockets:
-        open_socket.close()
-    return ports
+    """Ports that were free a moment ago; none is given twice."""
+    with contextlib.ExitStack() as stack:
+        ports = []
+        while len(ports) < count:
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = server.getsockname()[1]
+            if port not in GIVEN:
+                ports.append(port)
+        GIVEN.update(ports)
+        return ports
 
 
 def split_cpus():
