@@ -34,17 +34,14 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     loop {
-        let place = Place::default();
-        let service = service_fn(|request| place.put(service(request)));
-        // Boxed: given back while the connection is parked.
-        let served = Box::pin(net::serve_http1(
-            io,
-            watch,
-            limits,
-            listening.phase(),
-            service,
-        ));
-        let (end, mut stream, leftover) = served.await;
+        // All of it is given back while the connection is parked, so both are
+        // boxed, and neither outlives this.
+        let (end, mut stream, leftover) = {
+            let place = Place::default();
+            let service = service_fn(|request| place.put(service(request)));
+            let phase = listening.phase();
+            Box::pin(net::serve_http1(io, watch, limits, phase, service)).await
+        };
         if !matches!(end, End::Stalled(Stalled::Quiet)) {
             return (end, stream, leftover);
         }
