@@ -13,7 +13,7 @@ use super::{WorkerParts, whole};
 use crate::auth::Denied;
 use crate::forward::{AnswerBody, Seen};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
-use crate::net::{Permit, Watch};
+use crate::net::{Permit, Underway};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::Record;
 use crate::trace::{self, REQUEST_ID, RequestId};
@@ -90,8 +90,8 @@ pub(super) struct Passage {
 
 /// What happens to the connection once the answer is out.
 pub struct Ending {
-    /// Told when the last byte was handed over.
-    pub watch: Rc<Watch>,
+    /// Dropped when the last byte was handed over.
+    pub underway: Underway,
     /// This is the last response of the connection (drain, changed settings).
     pub close: bool,
     /// Where a protocol switch leaves what comes after it.
@@ -171,12 +171,12 @@ pub(super) fn finish(
             idle,
         };
         ending.tunnel.replace(Some(pending));
-        let watch = ending.watch;
+        let underway = ending.underway;
         return response.map(|body| RecordedBody {
             body,
             record: None,
             _permit: None,
-            watch,
+            _underway: underway,
             parts,
             peeked: Peeked::Nothing,
             failure: None,
@@ -188,7 +188,7 @@ pub(super) fn finish(
         body,
         record: Some(record),
         _permit: permit,
-        watch: ending.watch,
+        _underway: ending.underway,
         parts,
         peeked,
         failure: None,

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::WorkerParts;
 use crate::forward::AnswerBody;
 use crate::model::{Failure, Kind};
-use crate::net::{Permit, Watch};
+use crate::net::{Permit, Underway};
 use crate::reply;
 use crate::telemetry::record::Record;
 use crate::upstream::UpstreamError;
@@ -50,7 +50,7 @@ pub struct RecordedBody {
     pub(super) record: Option<Box<Record>>,
     /// The request's place among those in flight.
     pub(super) _permit: Option<Permit>,
-    pub(super) watch: Rc<Watch>,
+    pub(super) _underway: Underway,
     pub(super) parts: Rc<WorkerParts>,
     pub(super) peeked: Peeked,
     /// Kept until what came before it is on its way.
@@ -148,6 +148,5 @@ impl Drop for RecordedBody {
         {
             record.completed();
         }
-        self.watch.request_ended();
     }
 }

@@ -110,7 +110,7 @@ where
             return Poll::Ready(End::Flooded);
         }
         match watch.poll_stalled(context) {
-            Poll::Ready(Stalled::Idle) if !closing => {
+            Poll::Ready(Stalled::Idle) if !closing && !watch.is_lingering() => {
                 closing = true;
                 watch.takes_leave();
                 connection.as_mut().graceful_shutdown();

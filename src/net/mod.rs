@@ -23,4 +23,4 @@ pub use connection::{End, ParserLimits, answer_and_close, linger, serve_http1};
 pub use http2::{H2Limits, LocalExecutor, serve_http2};
 pub use listener::accept_loop;
 pub use permits::{Permit, Permits};
-pub use watch::{ClientTimeouts, Stalled, Watch};
+pub use watch::{ClientTimeouts, Stalled, Underway, Watch};

@@ -53,6 +53,17 @@ pub struct Watch {
     write: Deadline,
 }
 
+/// A request being served: over when this is dropped, with the last byte of its
+/// answer or because the client gave it up.
+#[derive(Debug)]
+pub struct Underway(Rc<Watch>);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.request_ended();
+    }
+}
+
 /// Which time limit the reading side is under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IoPhase {
@@ -109,18 +120,21 @@ impl Watch {
     }
 
     /// A complete head is there; whether a body follows.
-    pub fn request_begun(&self, bodiless: bool) {
+    pub fn request_begun(self: &Rc<Self>, bodiless: bool) -> Underway {
         self.bodiless.set(bodiless);
         self.serving.set(self.serving.get() + 1);
         self.asked.set(true);
-        self.phase.set(IoPhase::Busy);
-        self.read.disarm();
+        // Of a connection that is being closed nothing is waited for any more.
+        if !self.lingering.get() {
+            self.phase.set(IoPhase::Busy);
+            self.read.disarm();
+        }
+        Underway(Rc::clone(self))
     }
 
-    /// The response's last byte was handed over.
-    pub fn request_ended(&self) {
+    fn request_ended(&self) {
         self.serving.set(self.serving.get().saturating_sub(1));
-        if self.serving.get() == 0 {
+        if self.serving.get() == 0 && !self.lingering.get() {
             self.idles();
         }
     }
@@ -165,6 +179,11 @@ impl Watch {
     /// long it may answer, or be heard with a request that was on its way.
     pub(super) fn takes_leave(&self) {
         self.read.arm(LINGER_TIME);
+    }
+
+    /// Whether the connection's writing side is closed.
+    pub(super) fn is_lingering(&self) -> bool {
+        self.lingering.get()
     }
 
     /// The writing side of the connection is closed. Whether to wait for the

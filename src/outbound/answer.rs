@@ -18,7 +18,7 @@ use crate::forward::{self, AnswerBody, TunnelEnd};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
-use crate::net::{Permit, Watch};
+use crate::net::{Permit, Underway};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::Record;
 use crate::trace::{self, REQUEST_ID, RequestId};
@@ -56,8 +56,8 @@ pub type CallTunnelSlot = Rc<RefCell<Option<CallTunnel>>>;
 
 /// What happens to the app's connection once the answer is out.
 pub struct CallEnding {
-    /// Told when the last byte was handed over.
-    pub watch: Rc<Watch>,
+    /// Dropped when the last byte was handed over.
+    pub underway: Underway,
     /// This is the last response of the connection.
     pub close: bool,
     pub tunnel: CallTunnelSlot,
@@ -187,7 +187,7 @@ pub(super) fn finish(
         record,
         pick,
         _in_flight: in_flight,
-        watch: ending.watch,
+        _underway: ending.underway,
     })
 }
 
@@ -199,7 +199,7 @@ pub struct CallBody {
     pick: Option<Pick>,
     /// `None` where a tunnel has taken it.
     _in_flight: Option<Permit>,
-    watch: Rc<Watch>,
+    _underway: Underway,
 }
 
 impl CallBody {
@@ -254,6 +254,5 @@ impl Drop for CallBody {
         if self.body.is_end_stream() {
             self.ended();
         }
-        self.watch.request_ended();
     }
 }

@@ -198,10 +198,10 @@ impl Calling {
     }
 
     async fn call(&self, request: Request<Incoming>) -> Result<Response<CallBody>, Infallible> {
-        self.watch.request_begun(request.body().is_end_stream());
+        let underway = self.watch.request_begun(request.body().is_end_stream());
         let close = self.exit.listening.phase().get() >= Phase::Announced;
         let ending = CallEnding {
-            watch: Rc::clone(&self.watch),
+            underway,
             close,
             tunnel: Rc::clone(&self.tunnel),
             in_flight: self.exit.parts.calls.acquire(),

@@ -264,7 +264,7 @@ impl Serving {
         &self,
         request: Request<Incoming>,
     ) -> Result<Response<RecordedBody>, Infallible> {
-        self.watch.request_begun(request.body().is_end_stream());
+        let underway = self.watch.request_begun(request.body().is_end_stream());
         let local = self.port.site.current();
         let draining = self.port.phase() >= Phase::Announced;
         let close = draining || self.is_outdated(&local);
@@ -272,7 +272,7 @@ impl Serving {
             self.watch.end_after_this();
         }
         let ending = Ending {
-            watch: Rc::clone(&self.watch),
+            underway,
             close,
             tunnel: Rc::clone(&self.tunnel),
         };

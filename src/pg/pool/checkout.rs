@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::limit::Place;
-use super::manager::Manager;
+use super::manager::{GOODBYE, Manager};
 use super::restore::restore;
 use super::{Generation, ServicePool};
 use crate::pg::Login;
@@ -165,24 +165,32 @@ impl ServicePool {
     /// that may be open can be, and lie idle, by the time its turn comes.
     async fn idle_or_new(&self) -> Result<PooledConnection<'static, Manager>, CheckoutFailure> {
         loop {
-            let mut returned = std::pin::pin!(self.returned.notified());
-            // From here on nothing is missed.
-            returned.as_mut().enable();
-            // Other settings may be in force by now.
-            let generation = self.generation()?;
-            if let Some(pooled) = generation.take_idle().await {
-                return Ok(pooled);
+            let generation;
+            let (_connecting, place) = {
+                // Gone before a session is opened: it would keep a wake-up
+                // from who still waits.
+                let mut returned = std::pin::pin!(self.returned.notified());
+                // From here on nothing is missed.
+                returned.as_mut().enable();
+                // Other settings may be in force by now.
+                generation = self.generation()?;
+                if let Some(pooled) = generation.take_idle().await {
+                    return Ok(pooled);
+                }
+                let leave = async {
+                    let connecting = generation.connecting.acquire().await;
+                    let connecting = connecting.expect("the semaphore is never closed");
+                    (connecting, self.open.acquire().await)
+                };
+                tokio::select! {
+                    biased;
+                    () = returned => continue,
+                    leave = leave => leave,
+                }
+            };
+            if generation.idle() > 0 {
+                continue;
             }
-            let leave = async {
-                let connecting = generation.connecting.acquire().await;
-                let connecting = connecting.expect("the semaphore is never closed");
-                (connecting, self.open.acquire().await)
-            };
-            let (_connecting, place) = tokio::select! {
-                biased;
-                () = returned => continue,
-                leave = leave => leave,
-            };
             self.bar(&generation)?;
             self.connect(&generation, place)
                 .await
@@ -249,13 +257,14 @@ impl ServicePool {
             self.returned.notify_one();
             return Ok(());
         }
-        match self.open.try_acquire() {
-            Some(place) => {
+        // Those that say good-bye are gone by then.
+        match timeout(GOODBYE, self.open.acquire()).await {
+            Ok(place) => {
                 let connected = self.connect(&generation, place).await;
                 self.returned.notify_one();
                 connected
             }
-            None => self.knock(&generation).await,
+            Err(_) => self.knock(&generation).await,
         }
     }
 

@@ -13,7 +13,7 @@ use crate::pg::backend::{Connection, Target};
 use crate::pg::failure::ConnectFailure;
 
 /// For a server to close what was said good-bye to.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 /// Lifetimes vary by this share, so that sessions do not end all at once.
 const JITTER: f64 = 0.1;
 
@@ -83,7 +83,8 @@ impl ManageConnection for Manager {
     type Connection = Pooled;
     type Error = ConnectFailure;
 
-    /// Never asked either: sessions are put in by who lends them.
+    /// Never asked either: sessions are put in by who lends them, on the one
+    /// thread of the SQL runtime.
     async fn connect(&self) -> Result<Pooled, ConnectFailure> {
         self.open_session(self.open.acquire().await).await
     }

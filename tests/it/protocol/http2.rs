@@ -12,7 +12,7 @@ use super::grpc_app::runtime;
 use crate::support::app::{Connection, Next, Received};
 use crate::support::frames::{self, ACK, FrameClient, GOAWAY, HEADERS, PING, frame};
 use crate::support::scripts;
-use crate::support::wait::pause;
+use crate::support::wait::{SOON, pause, wait_until};
 
 /// An HTTP/2 connection by the `h2` crate, driven beside the test.
 struct Client {
@@ -256,12 +256,42 @@ fn a_request_that_crosses_the_idle_goaway_is_answered() {
         3,
         "the final GOAWAY names the last request"
     );
+    assert!(client.find(|_| false).unwrap().is_none(), "the end");
     // What is sent now is no reason to reset the connection.
-    pause(Duration::from_millis(100));
-    client.send(&frame(PING, 0, 0, &[7; 8])).unwrap();
-    client.patience(Duration::from_secs(5));
-    assert!(client.find(|_| false).unwrap().is_none());
+    for _ in 0..2 {
+        client.send(&frame(PING, 0, 0, &[7; 8])).unwrap();
+        pause(Duration::from_millis(100));
+    }
     assert_eq!(app.count(), 2);
+    front.wait_for_rest();
+}
+
+#[test]
+fn requests_given_up_do_not_keep_a_connection() {
+    let routes = scripts::Routes(vec![("/silent", Box::new(scripts::silent))]);
+    let (app, front) = limited(routes, "", "idleTimeout: 600ms");
+    let get = |stream| frames::headers(stream, &frames::get("/silent"), true);
+    // Given up before its answer.
+    let mut client = FrameClient::connect(front.port, &[]);
+    client.send(&get(1)).unwrap();
+    wait_until("the app has it", SOON, || app.count() == 1);
+    let reset = frame(frames::RST_STREAM, 0, 1, &8_u32.to_be_bytes());
+    client.send(&reset).unwrap();
+    client.patience(Duration::from_secs(5));
+    let told = client.find(|frame| frame.kind == GOAWAY).unwrap();
+    assert!(told.is_some(), "it is idle");
+    // One whose connection is lost to an error behind it, by a client that
+    // stays and sends nothing more.
+    let mut client = FrameClient::connect(front.port, &[]);
+    assert!(client.answers(1));
+    let error = frame(frames::DATA, 0, 0, b"x");
+    client.send(&[get(3), error].concat()).unwrap();
+    client.patience(Duration::from_secs(5));
+    assert!(client.find(|_| false).unwrap().is_none(), "the end");
+    let ping = frame(PING, 0, 0, &[7; 8]);
+    wait_until("it is closed, though its client is not", SOON, || {
+        client.send(&ping).is_err()
+    });
     front.wait_for_rest();
 }
 
