@@ -1,7 +1,7 @@
 """Other proxies of the comparison, each with equal settings: as many workers,
 kept connections to both sides, every request with an id that app and client are
-told, no access log. Their configs are printed and
-kept with the figures, so that anyone can judge them.
+told, no access log. Their configs are printed and kept with the figures, so that
+anyone can judge them.
 """
 
 import contextlib

@@ -90,8 +90,8 @@ def start(way, kit, place):
 
 
 def prove(way, kit):
-    """What is measured is on: wrong credentials are refused, good ones pass, a
-    trace goes on, the socket is used."""
+    """What is measured is on: wrong credentials are refused, good ones pass,
+    requests have ids, a trace goes on, the socket is used."""
     # A port of HTTP/2 only is not asked; its client speaks nothing else.
     if way.want.h2:
         return
@@ -106,8 +106,13 @@ def prove(way, kit):
     if status != 200:
         raise load.LoadError(f"{way.label}: good credentials were answered {status}")
     seen = dict(line.partition("=")[::2] for line in body.splitlines())
-    if way.proxy != "direct" and not headers.get("x-request-id"):
-        raise load.LoadError(f"{way.label}: the request has no id")
+    if way.proxy != "direct":
+        if not seen["id"] or headers.get("x-request-id") != seen["id"]:
+            raise load.LoadError(f"{way.label}: app and client are not told of one request id")
+        known = [*fields, ("x-request-id", "known-17")]
+        _, headers, body = clients.ask(way.port, known, certificate=certificate)
+        if headers.get("x-request-id") != "known-17" or "id=known-17\n" not in body:
+            raise load.LoadError(f"{way.label}: a request did not keep its id")
     if way.want.trace or way.want.export:
         parent = re.fullmatch(rf"00-{TRACE_ID}-([0-9a-f]{{16}})-\d\d", seen["traceparent"])
         if not parent or parent[1] in PARENT:

@@ -38,7 +38,7 @@ http {{
     location / {{ return 200 "{body}"; }}
     location = /64k {{ }}
     location = /echo {{
-      return 200 "server=$server_addr\\ntraceparent=$http_traceparent\\nsubject=$http_x_auth_subject\\nuser=$http_x_auth_request_user\\nproto=$server_protocol\\n";
+      return 200 "server=$server_addr\\ntraceparent=$http_traceparent\\nsubject=$http_x_auth_subject\\nuser=$http_x_auth_request_user\\nproto=$server_protocol\\nid=$http_x_request_id\\n";
     }}
   }}
 }}

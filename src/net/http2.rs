@@ -68,18 +68,7 @@ where
             Ok::<_, Infallible>(response.map(|body| Paced { body, stall }))
         }
     });
-    let executor = StreamExecutor {
-        watch: Rc::clone(watch),
-    };
-    let connection = http2::Builder::new(executor)
-        .initial_stream_window_size(H2_STREAM_WINDOW)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW)
-        .max_send_buf_size(H2_SEND_BUFFER)
-        .max_header_list_size(limits.header_bytes)
-        .max_concurrent_streams(limits.streams)
-        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-        .max_local_error_reset_streams(H2_ERROR_RESETS)
-        .serve_connection(TokioIo::new(io), service);
+    let connection = builder(watch, limits).serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     let mut closing = false;
     let came_late = phase.get() >= Phase::Announced;
@@ -122,6 +111,21 @@ where
         }
     })
     .await
+}
+
+fn builder(watch: &Rc<Watch>, limits: H2Limits) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(StreamExecutor {
+        watch: Rc::clone(watch),
+    });
+    builder
+        .initial_stream_window_size(H2_STREAM_WINDOW)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW)
+        .max_send_buf_size(H2_SEND_BUFFER)
+        .max_header_list_size(limits.header_bytes)
+        .max_concurrent_streams(limits.streams)
+        .max_pending_accept_reset_streams(H2_PENDING_RESETS)
+        .max_local_error_reset_streams(H2_ERROR_RESETS);
+    builder
 }
 
 tokio::task_local! {

@@ -12,7 +12,7 @@ use crate::support::daemon::Daemon;
 use crate::support::figures::figure;
 use crate::support::load::{Load, Work};
 use crate::support::postgres::{Cluster, PASSWORD};
-use crate::support::sql::{SERVICE, daemon_with, post, query, request, service_as};
+use crate::support::sql::{SERVICE, daemon_with, post, query, request, service_as, sessions};
 use crate::support::wait::{SOON, pause, shared_machine, wait_until, whole_machine};
 
 /// Each request asks for a number of its own, and must get it.
@@ -105,6 +105,15 @@ fn two_hundred_clients_share_ten_connections_and_a_reload() {
         assert_eq!(outcome.status, 200, "{}", outcome.text());
         wait_until("it goes on", SOON, || load.requests() > before + 1000);
     }
+    tree.replace(SERVICE, file(2, ""));
+    assert_eq!(daemon.reload().status, 200);
+    wait_until("the others are gone", SOON, || sessions(&name) <= 2);
+    let (few, before) = (Census::start(&name), load.requests());
+    wait_until("it goes on with two", SOON, || {
+        load.requests() > before + 1000
+    });
+    let few = few.most();
+    assert!(few <= 2, "{few} sessions of two");
     let report = load.stop();
     let most = census.most();
     assert_eq!(report.failures, 0, "{:?}", report.words);

@@ -194,7 +194,7 @@ fn frames_are_counted_from_the_first_one() {
     let daemon = Setup::new(&house.tree).start();
     let mut client = FrameClient::connect_secure(house.port, &house.secure());
     assert!(client.answers(1));
-    let many = frame(0xee, 0, 1, b"x").repeat(20_000);
+    let many = frame(0xee, 0, 1, b"x").repeat(100_000);
     let labels = [("service", "shop/cart"), ("cause", "bad_request")];
     wait_until("the flood is seen", SOON, || {
         let _ = client.send(&many);

@@ -149,6 +149,7 @@ impl ServicePool {
     }
 
     async fn lend(self: &Arc<Self>, place: Place) -> Result<Lent, CheckoutFailure> {
+        // Mostly one lies idle, and nothing has to be waited for.
         let pooled = match self.generation()?.take_idle().await {
             Some(pooled) => pooled,
             None => self.idle_or_new().await?,
