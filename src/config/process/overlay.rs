@@ -1,15 +1,13 @@
 //! `OUTRIGGER_…`: every process setting as a variable, nested by `_`.
 //!
-//! The names follow from the schema of the process file, so there is no second
-//! list of keys to keep.
+//! The names follow from the schema of the process file: a test writes the list
+//! from it. Making a schema is work, and memory, that a start does without.
 
+#[cfg(test)]
 use std::collections::BTreeMap;
-
-use serde_json::Value as Json;
 
 use super::environment::Environment;
 use crate::config::problem::Problem;
-use crate::config::schema;
 use crate::config::source::{Node, Place, Value};
 use crate::config::suggest;
 
@@ -29,8 +27,17 @@ enum Shape {
     Map,
 }
 
-/// A setting: its path of keys and its shape.
-type Setting = (Vec<String>, Shape);
+/// A line for every setting: variable, keys with dots between, shape.
+const VARIABLES: &str = include_str!("variables.txt");
+
+/// A setting that a variable may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Setting {
+    variable: &'static str,
+    /// With dots between.
+    keys: &'static str,
+    shape: Shape,
+}
 
 /// Sets every `OUTRIGGER_…` variable in the tree of the process file; gives
 /// warnings about unknown ones.
@@ -39,7 +46,6 @@ pub(super) fn apply(
     environment: &Environment,
     notes: &mut Vec<String>,
 ) -> Vec<Problem> {
-    let settings = settings();
     let mut warnings = Vec::new();
     for (name, text) in environment.iter() {
         let Some(rest) = name.strip_prefix(PREFIX) else {
@@ -61,14 +67,14 @@ pub(super) fn apply(
             continue;
         }
         let place = Place::Environment(name.into());
-        match settings.get(name) {
-            Some((path, shape)) => {
-                let keys: Vec<&str> = path.iter().map(String::as_str).collect();
-                node.set(&keys, value(&place, text, *shape));
+        match settings().find(|setting| setting.variable == name) {
+            Some(Setting { keys, shape, .. }) => {
+                let keys: Vec<&str> = keys.split('.').collect();
+                node.set(&keys, value(&place, text, shape));
             }
             None => {
                 let mut warning = Problem::warning(place.origin(""), "unknown variable");
-                warning.hint = suggest::closest(name, settings.keys().map(String::as_str))
+                warning.hint = suggest::closest(name, settings().map(|setting| setting.variable))
                     .map(|found| format!("did you mean `{found}`?"));
                 warnings.push(warning);
             }
@@ -136,95 +142,140 @@ fn value(place: &Place, text: &str, shape: Shape) -> Node {
 /// The keys of each variable.
 #[cfg(test)]
 pub(in crate::config) fn paths() -> BTreeMap<String, Vec<String>> {
-    let all = settings().into_iter();
-    all.map(|(name, (path, _))| (name, path)).collect()
+    let owned = |keys: &str| keys.split('.').map(str::to_owned).collect();
+    let all = settings().map(|setting| (setting.variable.to_owned(), owned(setting.keys)));
+    all.collect()
 }
 
 /// The variables of all settings.
 pub(super) fn names() -> std::collections::BTreeSet<String> {
-    settings().into_keys().collect()
+    let names = settings().map(|setting| setting.variable.to_owned());
+    names.collect()
 }
 
-/// Every setting by its variable.
-fn settings() -> BTreeMap<String, Setting> {
-    let schema = schema::process();
-    let mut settings = BTreeMap::new();
-    walk(&schema, &schema, &mut Vec::new(), &mut settings);
-    settings
-}
-
-fn walk(
-    schema: &Json,
-    root: &Json,
-    path: &mut Vec<String>,
-    settings: &mut BTreeMap<String, Setting>,
-) {
-    if let Some(target) = schema.get("$ref").and_then(Json::as_str) {
-        let pointer = target.trim_start_matches('#');
-        if let Some(found) = root.pointer(pointer) {
-            walk(found, root, path, settings);
-        }
-        return;
-    }
-    let alternatives = ["anyOf", "oneOf"]
-        .iter()
-        .filter_map(|word| schema.get(*word).and_then(Json::as_array))
-        .flatten();
-    let mut any = false;
-    for alternative in alternatives {
-        any = true;
-        walk(alternative, root, path, settings);
-    }
-    if let Some(properties) = schema.get("properties").and_then(Json::as_object) {
-        for (key, property) in properties {
-            if key == "$schema" {
-                continue;
-            }
-            path.push(key.clone());
-            walk(property, root, path, settings);
-            path.pop();
-        }
-        return;
-    }
-    if any || path.is_empty() {
-        return;
-    }
-    let shape = match schema.get("type").and_then(Json::as_str) {
-        Some("array") => Shape::List,
-        Some("object") => Shape::Map,
-        _ => Shape::Text,
-    };
-    let known = settings
-        .entry(variable(path))
-        .or_insert_with(|| (path.clone(), shape));
-    // A list wins over the text it may be shortened to.
-    if known.1 == Shape::Text {
-        known.1 = shape;
-    }
-}
-
-/// `["admin", "listen"]` is `OUTRIGGER_ADMIN_LISTEN`.
-fn variable(path: &[String]) -> String {
-    let mut name = String::from("OUTRIGGER");
-    for key in path {
-        name.push('_');
-        for character in key.chars() {
-            if character.is_ascii_uppercase() {
-                name.push('_');
-            }
-            name.push(character.to_ascii_uppercase());
-        }
-    }
-    name
+/// Every setting there is.
+fn settings() -> impl Iterator<Item = Setting> {
+    VARIABLES.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (variable, keys, shape) = (words.next()?, words.next()?, words.next()?);
+        let shape = match shape {
+            "list" => Shape::List,
+            "map" => Shape::Map,
+            _ => Shape::Text,
+        };
+        Some(Setting {
+            variable,
+            keys,
+            shape,
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value as Json;
+
     use super::*;
+    use crate::config::schema;
+
+    /// Set to write the list anew.
+    const UPDATE: &str = "OUTRIGGER_TEST_UPDATE_SCHEMAS";
+
+    /// Keys and shape by variable.
+    type Found = BTreeMap<String, (Vec<String>, Shape)>;
+
+    fn walk(schema: &Json, root: &Json, path: &mut Vec<String>, settings: &mut Found) {
+        if let Some(target) = schema.get("$ref").and_then(Json::as_str) {
+            let pointer = target.trim_start_matches('#');
+            if let Some(found) = root.pointer(pointer) {
+                walk(found, root, path, settings);
+            }
+            return;
+        }
+        let alternatives = ["anyOf", "oneOf"]
+            .iter()
+            .filter_map(|word| schema.get(*word).and_then(Json::as_array))
+            .flatten();
+        let mut any = false;
+        for alternative in alternatives {
+            any = true;
+            walk(alternative, root, path, settings);
+        }
+        if let Some(properties) = schema.get("properties").and_then(Json::as_object) {
+            for (key, property) in properties {
+                if key == "$schema" {
+                    continue;
+                }
+                path.push(key.clone());
+                walk(property, root, path, settings);
+                path.pop();
+            }
+            return;
+        }
+        if any || path.is_empty() {
+            return;
+        }
+        let shape = match schema.get("type").and_then(Json::as_str) {
+            Some("array") => Shape::List,
+            Some("object") => Shape::Map,
+            _ => Shape::Text,
+        };
+        let known = settings
+            .entry(variable(path))
+            .or_insert_with(|| (path.clone(), shape));
+        // A list wins over the text it may be shortened to.
+        if known.1 == Shape::Text {
+            known.1 = shape;
+        }
+    }
+
+    /// `["admin", "listen"]` is `OUTRIGGER_ADMIN_LISTEN`.
+    fn variable(path: &[String]) -> String {
+        let mut name = String::from("OUTRIGGER");
+        for key in path {
+            name.push('_');
+            for character in key.chars() {
+                if character.is_ascii_uppercase() {
+                    name.push('_');
+                }
+                name.push(character.to_ascii_uppercase());
+            }
+        }
+        name
+    }
+
+    #[test]
+    fn the_list_is_that_of_the_schema() {
+        let schema = schema::process();
+        let mut found = Found::new();
+        walk(&schema, &schema, &mut Vec::new(), &mut found);
+        let mut lines = String::new();
+        for (variable, (keys, shape)) in found {
+            let shape = match shape {
+                Shape::Text => "text",
+                Shape::List => "list",
+                Shape::Map => "map",
+            };
+            lines += &format!("{variable} {} {shape}\n", keys.join("."));
+        }
+        if crate::config::Environment::capture()
+            .value(UPDATE)
+            .is_some()
+        {
+            let path = concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/src/config/process/variables.txt"
+            );
+            std::fs::write(path, &lines).expect("written");
+        }
+        assert!(
+            lines == VARIABLES,
+            "variables.txt is not what the schema says; run the tests with {UPDATE}=1, then again"
+        );
+    }
 
     #[test]
     fn names_follow_from_the_schema() {
-        let settings = settings();
         for (name, shape) in [
             ("OUTRIGGER_SERVICES_DIR", Shape::Text),
             ("OUTRIGGER_WORKERS", Shape::Text),
@@ -236,11 +287,8 @@ mod tests {
             ("OUTRIGGER_DATABASE_ROLE_SECRET", Shape::Text),
             ("OUTRIGGER_ACCESS_LOG", Shape::Text),
         ] {
-            assert_eq!(
-                settings.get(name).map(|found| found.1),
-                Some(shape),
-                "{name}"
-            );
+            let found = settings().find(|setting| setting.variable == name);
+            assert_eq!(found.map(|found| found.shape), Some(shape), "{name}");
         }
     }
 
