@@ -3,16 +3,21 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel,
+};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// Lines waiting: a second of a busy worker's access log.
-const QUEUE_LINES: usize = 8192;
+const QUEUE_LINES: u64 = 8192;
 
 /// Bytes waiting, so that long lines cannot fill memory.
-const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+const QUEUE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// In [`Waiting`], bytes stand below and lines above.
+const LINE: u64 = 1 << 32;
 
 /// Bytes written at once.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -36,11 +41,41 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
+/// What is in the queue: lines and bytes in one number, so that a line is let in
+/// by one instruction.
+///
+/// It is what bounds the queue. A channel with a bound of its own takes the
+/// memory of a full one (256 KiB) the moment it is made.
+#[derive(Debug, Default)]
+struct Waiting(AtomicU64);
+
+impl Waiting {
+    /// Takes a place for a line, or says that there is none.
+    fn enter(&self, line: &[u8]) -> bool {
+        let weight = weight(line);
+        let after = self.0.fetch_add(weight, Ordering::Relaxed) + weight;
+        let fits = after / LINE <= QUEUE_LINES && after % LINE <= QUEUE_BYTES;
+        if !fits {
+            self.leave(line);
+        }
+        fits
+    }
+
+    fn leave(&self, line: &[u8]) {
+        self.0.fetch_sub(weight(line), Ordering::Relaxed);
+    }
+}
+
+/// Lines of 4 GiB there are none.
+fn weight(line: &[u8]) -> u64 {
+    LINE + line.len() as u64
+}
+
 /// The producers' end. Never blocks.
 #[derive(Debug, Clone)]
 pub(super) struct Queue {
-    sender: SyncSender<Message>,
-    waiting_bytes: Arc<AtomicUsize>,
+    sender: Sender<Message>,
+    waiting: Arc<Waiting>,
     dropped: Arc<AtomicU64>,
     writer: Thread,
 }
@@ -53,13 +88,14 @@ impl Queue {
         dropped: Arc<AtomicU64>,
         tick: impl FnMut() -> Vec<Vec<u8>> + Send + 'static,
     ) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(QUEUE_LINES);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        #[expect(clippy::disallowed_methods, reason = "`Waiting` bounds it")]
+        let (sender, receiver) = channel();
+        let waiting = Arc::new(Waiting::default());
         let mut writer = Writer {
             output,
             batch: Vec::with_capacity(BATCH_BYTES),
             torn: false,
-            waiting_bytes: Arc::clone(&waiting_bytes),
+            waiting: Arc::clone(&waiting),
             dropped: Arc::clone(&dropped),
         };
         let thread = thread::Builder::new()
@@ -67,7 +103,7 @@ impl Queue {
             .spawn(move || writer.run(&receiver, tick))?;
         Ok(Self {
             sender,
-            waiting_bytes,
+            waiting,
             dropped,
             writer: thread.thread().clone(),
         })
@@ -75,10 +111,8 @@ impl Queue {
 
     /// Queues a line, or drops and counts it.
     pub(super) fn push(&self, line: Vec<u8>) {
-        let length = line.len();
-        let before = self.waiting_bytes.fetch_add(length, Ordering::Relaxed);
-        if before + length > QUEUE_BYTES || self.sender.try_send(Message::Line(line)).is_err() {
-            self.waiting_bytes.fetch_sub(length, Ordering::Relaxed);
+        // Fails only where the writer is gone.
+        if !self.waiting.enter(&line) || self.sender.send(Message::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -86,17 +120,12 @@ impl Queue {
     /// Waits until everything queued so far was written or dropped, but no
     /// longer than `patience`. Blocks: for the end of the process.
     pub(super) fn flush(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
         let (done, written) = sync_channel(1);
-        while self.sender.try_send(Message::Flush(done.clone())).is_err() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::park_timeout(Duration::from_millis(1));
+        if self.sender.send(Message::Flush(done)).is_err() {
+            return false;
         }
         self.writer.unpark();
-        let left = deadline.saturating_duration_since(Instant::now());
-        written.recv_timeout(left).is_ok()
+        written.recv_timeout(patience).is_ok()
     }
 }
 
@@ -105,7 +134,7 @@ struct Writer<W> {
     batch: Vec<u8>,
     /// The output ends in the middle of a line.
     torn: bool,
-    waiting_bytes: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -151,7 +180,7 @@ impl<W: Write> Writer<W> {
     fn take(&mut self, message: Message) {
         match message {
             Message::Line(line) => {
-                self.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+                self.waiting.leave(&line);
                 self.append(&line);
             }
             Message::Flush(done) => {
@@ -215,7 +244,6 @@ impl<W: Write> Writer<W> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::mpsc::Sender;
 
     use super::*;
 
@@ -271,7 +299,7 @@ mod tests {
         let began = Instant::now();
         let line = b"line\n";
         // The queue's worth, the batch being written, and then some.
-        let held = QUEUE_LINES + BATCH_BYTES / line.len() + 1;
+        let held = QUEUE_LINES as usize + BATCH_BYTES / line.len() + 1;
         for _ in 0..held + 1000 {
             queue.push(line.to_vec());
         }
@@ -290,7 +318,7 @@ mod tests {
             Ok(bytes.len())
         }));
         for _ in 0..100 {
-            queue.push(vec![b'x'; QUEUE_BYTES / 10]);
+            queue.push(vec![b'x'; QUEUE_BYTES as usize / 10]);
         }
         assert!(dropped.load(Ordering::Relaxed) >= 80);
         drop(release);
@@ -342,7 +370,7 @@ mod tests {
             }
         }
         #[allow(clippy::disallowed_methods, reason = "nothing is ever sent")]
-        let (alive, ended) = std::sync::mpsc::channel();
+        let (alive, ended) = channel();
         let queue = Queue::start(Ending(alive), Arc::default(), Vec::new).expect("a thread");
         queue.push(b"line\n".to_vec());
         drop(queue);
