@@ -1,11 +1,13 @@
 //! What a referenced file or folder holds, shortened.
+//!
+//! By `sha2`: the provider that TLS and credentials need is not loaded for it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use aws_lc_rs::digest::{Context, SHA256};
+use sha2::{Digest as _, Sha256};
 
 use super::read::{ReadError, regular_file};
 use crate::config::MAX_FILE_BYTES;
@@ -30,7 +32,7 @@ pub(super) fn fingerprint(path: &Path) -> Fingerprint {
             return folder_fingerprint(path);
         }
         if metadata.is_file() && metadata.len() > MAX_FILE_BYTES {
-            let mut context = Context::new(&SHA256);
+            let mut context = Sha256::new();
             add_metadata(&mut context, &metadata);
             return digest(context);
         }
@@ -38,7 +40,7 @@ pub(super) fn fingerprint(path: &Path) -> Fingerprint {
     let mut bytes = Vec::new();
     match regular_file(path, MAX_FILE_BYTES, &mut bytes) {
         Ok(()) => {
-            let mut context = Context::new(&SHA256);
+            let mut context = Sha256::new();
             context.update(&bytes);
             digest(context)
         }
@@ -57,10 +59,10 @@ fn folder_fingerprint(path: &Path) -> Fingerprint {
     for entry in entries.flatten() {
         files.insert(entry.file_name(), fs::metadata(entry.path()).ok());
     }
-    let mut context = Context::new(&SHA256);
+    let mut context = Sha256::new();
     for (name, metadata) in files {
         context.update(name.as_encoded_bytes());
-        context.update(&[0]);
+        context.update([0]);
         if let Some(metadata) = metadata {
             add_metadata(&mut context, &metadata);
         }
@@ -68,19 +70,15 @@ fn folder_fingerprint(path: &Path) -> Fingerprint {
     digest(context)
 }
 
-fn add_metadata(context: &mut Context, metadata: &Metadata) {
+fn add_metadata(context: &mut Sha256, metadata: &Metadata) {
     for number in [metadata.len(), metadata.dev(), metadata.ino()] {
-        context.update(&number.to_le_bytes());
+        context.update(number.to_le_bytes());
     }
     for number in [metadata.mtime(), metadata.mtime_nsec()] {
-        context.update(&number.to_le_bytes());
+        context.update(number.to_le_bytes());
     }
 }
 
-fn digest(context: Context) -> Fingerprint {
-    let mut bytes = [0; 32];
-    for (byte, digested) in bytes.iter_mut().zip(context.finish().as_ref()) {
-        *byte = *digested;
-    }
-    Fingerprint::Digest(bytes)
+fn digest(context: Sha256) -> Fingerprint {
+    Fingerprint::Digest(context.finalize().into())
 }

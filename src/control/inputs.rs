@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
+use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::lost_settings::lost;
@@ -132,16 +132,16 @@ impl Inputs {
 
 /// Of names and bytes.
 fn digest(tree: &Tree) -> Arc<str> {
-    let mut context = Context::new(&SHA256);
+    let mut context = Sha256::new();
     for file in &tree.files {
         context.update(file.name.key().as_bytes());
         if let FileContent::Bytes(bytes) = &file.content {
-            context.update(&(bytes.len() as u64).to_le_bytes());
+            context.update((bytes.len() as u64).to_le_bytes());
             context.update(bytes);
         }
     }
-    let digest = context.finish();
-    let bytes = digest.as_ref().iter().take(HASH_DIGITS / 2);
+    let digest = context.finalize();
+    let bytes = digest.iter().take(HASH_DIGITS / 2);
     let digits: String = bytes.map(|byte| format!("{byte:02x}")).collect();
     digits.into()
 }

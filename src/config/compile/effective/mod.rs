@@ -317,7 +317,7 @@ fn protocol(protocol: UpstreamProtocol) -> &'static str {
 
 /// A duration as it would be written.
 fn show(time: Duration) -> String {
-    let millis = time.as_millis();
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     match millis {
         0 => "0s".to_owned(),
         _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
