@@ -100,7 +100,7 @@ def idle_table(found):
 def footprint_table(found):
     """Size and start."""
     lines = ["| | start to ready: median (quartiles) |", "|---|--:|"]
-    for name, times in found["start_ms"].items():
+    for name, times in found["ready_ms"].items():
         middle, low, high = spread(times)
         lines.append(f"| {name} | {middle:.0f} ms ({low:.0f}–{high:.0f}) |")
     if found["stripped_mib"]:
