@@ -22,7 +22,7 @@ pub(crate) const BY_SHAPE: &str = "outrigger::by_shape";
 /// The first value that does not fit, and every unknown key met on the way.
 pub(crate) fn deserialize<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, Vec<Problem>> {
     let unknown = RefCell::new(Vec::new());
-    let read = T::deserialize(NodeDeserializer {
+    let read = T::deserialize(&NodeDeserializer {
         node,
         key: String::new(),
         unknown: &unknown,
@@ -44,7 +44,6 @@ pub(crate) fn deserialize<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T
         .collect())
 }
 
-#[derive(Clone)]
 struct NodeDeserializer<'de, 'c> {
     node: &'de Node,
     key: String,
@@ -62,6 +61,7 @@ impl<'de> NodeDeserializer<'de, '_> {
     }
 
     /// Places an error that a visitor made without knowing where it was.
+    #[cold]
     fn locate(&self, mut fault: Fault) -> Fault {
         if fault.place.is_none() {
             fault.place = Some(self.node.place.clone());
@@ -70,6 +70,7 @@ impl<'de> NodeDeserializer<'de, '_> {
         fault
     }
 
+    #[cold]
     fn expected(&self, what: &str) -> Fault {
         let found = match &self.node.value {
             Value::Null => {
@@ -100,7 +101,7 @@ impl<'de> NodeDeserializer<'de, '_> {
     }
 
     fn entries<V: Visitor<'de>>(
-        self,
+        &self,
         visitor: V,
         fields: Option<&'static [&'static str]>,
     ) -> Result<V::Value, Fault> {
@@ -108,7 +109,7 @@ impl<'de> NodeDeserializer<'de, '_> {
             return Err(self.expected("a mapping"));
         };
         let access = Entries {
-            parent: &self,
+            parent: self,
             entries: entries.iter(),
             value: None,
             fields,
@@ -129,7 +130,7 @@ macro_rules! numbers {
     };
 }
 
-impl<'de> de::Deserializer<'de> for NodeDeserializer<'de, '_> {
+impl<'de> de::Deserializer<'de> for &NodeDeserializer<'de, '_> {
     type Error = Fault;
 
     numbers! {
@@ -203,7 +204,7 @@ impl<'de> de::Deserializer<'de> for NodeDeserializer<'de, '_> {
             return Err(self.expected("a list"));
         };
         let access = Items {
-            parent: &self,
+            parent: self,
             items: items.iter().enumerate(),
         };
         visitor
@@ -299,21 +300,32 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
         Ok(None)
     }
 
+    /// Once for each type: inlined, it would be there again for each key.
+    #[inline(never)]
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        let child = self.child()?;
+        seed.deserialize(&child)
+            .map_err(|fault| child.locate(fault))
+    }
+}
+
+impl<'de, 'p> Entries<'de, 'p> {
+    /// Of the key that was given last.
+    #[inline(never)]
+    fn child(&mut self) -> Result<NodeDeserializer<'de, 'p>, Fault> {
         let entry = self
             .value
             .take()
             .ok_or_else(|| self.parent.fault("has no value"))?;
-        let child = NodeDeserializer {
+        Ok(NodeDeserializer {
             node: &entry.node,
             key: join(&self.parent.key, &entry.key),
             unknown: self.parent.unknown,
-        };
-        let clone = child.clone();
-        seed.deserialize(child).map_err(|fault| clone.locate(fault))
+        })
     }
 }
 
+#[cold]
 fn unknown_key(
     parent: &NodeDeserializer<'_, '_>,
     entry: &Entry,
@@ -348,9 +360,8 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
             key: format!("{}[{index}]", self.parent.key),
             unknown: self.parent.unknown,
         };
-        let clone = child.clone();
-        seed.deserialize(child)
+        seed.deserialize(&child)
             .map(Some)
-            .map_err(|fault| clone.locate(fault))
+            .map_err(|fault| child.locate(fault))
     }
 }
