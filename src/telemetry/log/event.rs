@@ -5,30 +5,68 @@ use std::fmt;
 use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::Shared;
 use super::line::Line;
+use super::{Shared, verbosity};
 
-/// Turns events into lines. Spans are not used for logging.
+/// How the targets of our own events begin: with the crate's name.
+const OURS: &str = "outrigger";
+
+/// Turns events into lines: our own at the level that is set, other crates'
+/// never below WARN, for theirs may hold header values. Spans are not used for
+/// logging.
 pub(super) struct EventLines {
     pub(super) shared: std::sync::Arc<Shared>,
 }
 
-impl<S: Subscriber> Layer<S> for EventLines {
-    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+impl Subscriber for EventLines {
+    /// The answer is remembered: see `filter_events`.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let shown = self.shared.controls.verbosity();
+        let most = if metadata.target().starts_with(OURS) {
+            shown
+        } else {
+            shown.min(verbosity(Level::WARN))
+        };
+        verbosity(*metadata.level()) <= most
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(match self.shared.controls.verbosity() {
+            0 | 1 => LevelFilter::ERROR,
+            2 => LevelFilter::WARN,
+            3 => LevelFilter::INFO,
+            4 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        })
+    }
+
+    fn event(&self, event: &Event<'_>) {
         let metadata = event.metadata();
         let format = self.shared.controls.format();
         let mut line = Line::begin(format, SystemTime::now(), *metadata.level());
         event.record(&mut Fields(&mut line));
         // Our own module paths tell a reader of the log nothing.
-        if !metadata.target().starts_with("outrigger") {
+        if !metadata.target().starts_with(OURS) {
             line.text("target", metadata.target());
         }
         self.shared.queue.push(line.finish());
     }
+
+    fn new_span(&self, _span: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, _values: &Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
 }
 
 struct Fields<'a>(&'a mut Line);

@@ -23,11 +23,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::{Registry, reload};
-
 pub use line::LineFormat;
 pub use request::{AccessLine, ErrorLine};
 
@@ -72,7 +67,6 @@ impl LogSettings {
 #[derive(Clone)]
 pub struct LogHandle {
     shared: Arc<Shared>,
-    filter: reload::Handle<Targets, Registry>,
 }
 
 #[derive(Debug)]
@@ -134,12 +128,10 @@ fn build(
     let summaries = move || summarised.summaries();
     let queue = Queue::start(output, dropped, summaries).map_err(LogError::Thread)?;
     let shared = Arc::new(Shared { queue, controls });
-    let (filter_layer, filter) = reload::Layer::new(targets(settings.level));
-    let events = EventLines {
+    let subscriber = EventLines {
         shared: Arc::clone(&shared),
     };
-    let subscriber = Registry::default().with(filter_layer).with(events);
-    Ok((LogHandle { shared, filter }, subscriber))
+    Ok((LogHandle { shared }, subscriber))
 }
 
 impl LogHandle {
@@ -192,20 +184,20 @@ impl LogHandle {
 
     /// Whether lines of this level are written.
     pub fn shows(&self, level: tracing::Level) -> bool {
-        verbosity(level) <= self.shared.controls.level.load(Ordering::Relaxed)
+        verbosity(level) <= self.shared.controls.verbosity()
     }
 
     /// Applies changed settings.
     pub fn apply(&self, settings: LogSettings) {
         self.shared.controls.apply(settings);
-        self.filter_events(settings.level);
+        filter_events();
     }
 
     /// Changes the level alone (`PUT /log-level`).
     pub fn set_level(&self, level: LogLevel) {
         let number = verbosity(tracing_level(level));
         self.shared.controls.level.store(number, Ordering::Relaxed);
-        self.filter_events(level);
+        filter_events();
     }
 
     /// Waits until everything logged so far is written or dropped, at most
@@ -213,11 +205,12 @@ impl LogHandle {
     pub fn flush(&self, patience: Duration) -> bool {
         self.shared.queue.flush(patience)
     }
+}
 
-    fn filter_events(&self, level: LogLevel) {
-        // Fails only when the subscriber is gone, and then nobody listens.
-        let _ = self.filter.reload(targets(level));
-    }
+/// Has every place that may log ask again whether it is to. What a place was told
+/// it remembers, so that being below the level costs a comparison.
+fn filter_events() {
+    tracing::callsite::rebuild_interest_cache();
 }
 
 const ACCESS_OFF: u8 = 0;
@@ -245,6 +238,11 @@ impl Controls {
         self.access.store(access, Ordering::Relaxed);
         let number = verbosity(tracing_level(level));
         self.level.store(number, Ordering::Relaxed);
+    }
+
+    /// The level that is set, as [`verbosity`] counts.
+    fn verbosity(&self) -> u8 {
+        self.level.load(Ordering::Relaxed)
     }
 
     fn format(&self) -> LineFormat {
@@ -283,15 +281,6 @@ const fn tracing_level(level: LogLevel) -> tracing::Level {
         LogLevel::Debug => tracing::Level::DEBUG,
         LogLevel::Trace => tracing::Level::TRACE,
     }
-}
-
-/// Our own events at `level`, other crates' never below WARN: theirs may hold
-/// header values.
-fn targets(level: LogLevel) -> Targets {
-    let level = LevelFilter::from_level(tracing_level(level));
-    Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_target("outrigger", level)
 }
 
 #[cfg(test)]
