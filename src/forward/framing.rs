@@ -8,10 +8,10 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::seen::Seen;
 use crate::model::{Failure, Kind};
+use crate::net::ClientBody;
 use crate::upstream::h1::Framing;
 
 /// Refuses framing that two parsers could read differently (SMUG-1, SMUG-2).
@@ -41,7 +41,7 @@ pub fn check_framing(parts: &Parts, seen: Seen) -> Result<(), Failure> {
 
 /// The body's framing on the next hop follows from what was received, never
 /// from what the client's framing fields say beyond that (SMUG-6).
-pub fn onward_framing(headers: &mut HeaderMap, seen: Seen, body: &Incoming) -> Framing {
+pub fn onward_framing(headers: &mut HeaderMap, seen: Seen, body: &ClientBody) -> Framing {
     let declared = seen.has(Seen::CONTENT_LENGTH) && headers.remove(CONTENT_LENGTH).is_some();
     match body.size_hint().exact() {
         Some(0) if !declared => Framing::None,

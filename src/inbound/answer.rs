@@ -7,13 +7,12 @@ use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::{WorkerParts, whole};
 use crate::auth::Denied;
 use crate::forward::{AnswerBody, Seen};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
-use crate::net::{Permit, Underway};
+use crate::net::{ClientBody, Permit, Underway};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::Record;
 use crate::trace::{self, REQUEST_ID, RequestId};
@@ -58,7 +57,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn of(parts: &Parts, seen: Seen, body: &Incoming) -> Self {
+    pub(super) fn of(parts: &Parts, seen: Seen, body: &ClientBody) -> Self {
         let http1 = parts.version < Version::HTTP_2;
         Self {
             grpc: seen.has(Seen::CONTENT_TYPE) && reply::is_grpc(&parts.headers),

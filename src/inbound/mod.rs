@@ -22,11 +22,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 
 use crate::auth::{Allowed, Call};
 use crate::forward::{self, AnswerBody, Client, Seen};
 use crate::model::{Failure, Kind, is_private};
+use crate::net::ClientBody;
 use crate::net::tls::PeerCertificate;
 use crate::snapshot::Ready;
 #[cfg(any(test, feature = "fault-injection"))]
@@ -86,7 +86,7 @@ struct Arrival {
     parts: Parts,
     /// Of the headers as they came.
     seen: Seen,
-    body: Incoming,
+    body: ClientBody,
     /// The authority, and the `Host` the app will see.
     host: HeaderValue,
     client: Client,
@@ -106,7 +106,7 @@ impl Door {
     /// too, and a panic ends this request alone.
     pub async fn handle(
         self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         ending: Ending,
     ) -> Response<RecordedBody> {
         let (parts, body) = request.into_parts();
@@ -155,7 +155,7 @@ impl Door {
     async fn walk(
         &self,
         parts: (Parts, Seen),
-        body: Incoming,
+        body: ClientBody,
         record: &mut Record,
         passage: &mut Passage,
     ) -> Result<Response<AnswerBody>, Refusal> {
@@ -224,7 +224,7 @@ impl Door {
         &self,
         ready: &Ready,
         (mut parts, seen): (Parts, Seen),
-        body: Incoming,
+        body: ClientBody,
         record: &mut Record,
         trace: &mut Option<trace::Context>,
     ) -> Result<Arrival, Failure> {
@@ -252,7 +252,7 @@ impl Door {
         ready: &Ready,
         parts: &Parts,
         seen: Seen,
-        body: &Incoming,
+        body: &ClientBody,
         record: &mut Record,
     ) -> Result<(HeaderValue, Client), Failure> {
         if parts.method == Method::CONNECT {

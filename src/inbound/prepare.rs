@@ -7,12 +7,12 @@ use http::header::{COOKIE, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::{Arrival, ClientSide};
 use crate::auth::{Allowed, SetHeaders};
 use crate::forward::{self, Client, HopRequest, Seen, TrailerRule};
 use crate::model::{Failure, Kind, Limits, UpstreamProtocol, UpstreamSpec};
+use crate::net::ClientBody;
 use crate::reply;
 use crate::snapshot::Ready;
 use crate::trace::{self, REQUEST_ID};
@@ -23,7 +23,11 @@ use crate::upstream::h1::{Framing, OurFields, RequestHead};
 const OUR_FIELDS: usize = 12;
 
 /// Refuses what is larger than the service allows, before a byte of the body is read.
-pub(super) fn check_limits(limits: &Limits, parts: &Parts, body: &Incoming) -> Result<(), Failure> {
+pub(super) fn check_limits(
+    limits: &Limits,
+    parts: &Parts,
+    body: &ClientBody,
+) -> Result<(), Failure> {
     let target_bytes = parts
         .uri
         .path_and_query()
@@ -151,7 +155,7 @@ impl Onward<'_> {
 
     fn body(
         &self,
-        body: Incoming,
+        body: ClientBody,
         framing: Framing,
         asked: &HopRequest,
         multiplexed: bool,

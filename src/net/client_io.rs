@@ -59,6 +59,11 @@ impl ClientIo {
         }
     }
 
+    /// The stream, and what was read of it and not used.
+    pub(super) fn into_parts(self) -> (Stream, Bytes) {
+        (self.stream, self.prefix)
+    }
+
     /// Reads until it is clear what the client speaks; `None` when it closed
     /// before that. Nothing is lost, and nothing takes room before it comes.
     ///

@@ -14,6 +14,8 @@ use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::sync::Notify;
 
+use super::date::DateText;
+
 /// Shortest pause between two sweeps, and so the resolution.
 pub const TICK: Duration = Duration::from_millis(50);
 
@@ -82,6 +84,8 @@ struct Shared {
     /// Since it was seen; a sweep sees its end.
     crowded: AtomicBool,
     bell: Notify,
+    /// Of the same clock.
+    date: DateText,
 }
 
 #[derive(Debug)]
@@ -107,6 +111,7 @@ impl Deadlines {
             next_sweep_ms: AtomicU64::new(NEVER),
             crowded: AtomicBool::new(false),
             bell: Notify::new(),
+            date: DateText::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -203,6 +208,11 @@ impl Deadline {
     /// The time of this turn, in milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.shared.clock.now_ms()
+    }
+
+    /// Appends the time of day, as `Date` has it.
+    pub(super) fn append_date(&self, out: &mut Vec<u8>) {
+        self.shared.date.append(self.now_ms(), out);
     }
 
     /// Whether this worker has so many connections that each should hold

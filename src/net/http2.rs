@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+use super::client_body::ClientBody;
 use super::client_io::ClientIo;
 use super::connection::End;
 use super::deadline::Deadline;
@@ -51,13 +51,13 @@ pub async fn serve_http2<S, F, B>(
     service: S,
 ) -> End
 where
-    S: Fn(Request<Incoming>) -> F,
+    S: Fn(Request<ClientBody>) -> F,
     F: Future<Output = Result<Response<B>, Infallible>> + 'static,
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let service = service_fn(move |request| {
-        let answering = service(request);
+        let answering = service(request.map(ClientBody::Http2));
         async move {
             let response = answering.await?;
             let stall = STREAM.try_with(Rc::clone).ok();
@@ -79,7 +79,7 @@ where
         }
         match connection.as_mut().poll(context) {
             Poll::Ready(Ok(())) => return Poll::Ready(End::Finished),
-            Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+            Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error.into())),
             Poll::Pending => {}
         }
         let announced = phase >= Phase::Announced && (!came_late || watch.asked());
@@ -88,7 +88,7 @@ where
             connection.as_mut().graceful_shutdown();
             match connection.as_mut().poll(context) {
                 Poll::Ready(Ok(())) => return Poll::Ready(End::Finished),
-                Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error.into())),
                 Poll::Pending => {}
             }
         }

@@ -196,6 +196,11 @@ impl Watch {
         self.multiplexed.get()
     }
 
+    /// Appends the time, as `Date` has it.
+    pub(super) fn append_date(&self, out: &mut Vec<u8>) {
+        self.read.append_date(out);
+    }
+
     /// How long a client may leave what it asked for unread.
     pub(super) fn write_stall(&self) -> Duration {
         self.timeouts.write_stall

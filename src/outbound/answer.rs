@@ -11,14 +11,13 @@ use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use crate::drain::Phase;
 use crate::forward::{self, AnswerBody, TunnelEnd};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
-use crate::net::{Permit, Underway};
+use crate::net::{ClientBody, Permit, Underway};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::Record;
 use crate::trace::{self, REQUEST_ID, RequestId};
@@ -40,7 +39,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn of(parts: &Parts, body: &Incoming) -> Self {
+    pub(super) fn of(parts: &Parts, body: &ClientBody) -> Self {
         let http1 = parts.version < Version::HTTP_2;
         Self {
             grpc: reply::is_grpc(&parts.headers),

@@ -21,10 +21,10 @@ use futures_util::FutureExt;
 use http::header::{HOST, PROXY_AUTHORIZATION, TE};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 
 use crate::forward::{self, AnswerBody, Seen, TrailerRule};
 use crate::model::{Address, Failure, Kind};
+use crate::net::ClientBody;
 use crate::reply;
 use crate::telemetry::record::{Record, SpanSeed};
 use crate::telemetry::spans::Host;
@@ -81,7 +81,7 @@ impl Door {
     /// and a panic ends this call alone.
     pub async fn handle(
         self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
         ending: CallEnding,
     ) -> Response<CallBody> {
         let (parts, body) = request.into_parts();
@@ -168,7 +168,7 @@ impl Door {
         &self,
         found: Found,
         parts: Parts,
-        body: Incoming,
+        body: ClientBody,
         record: &mut Record,
         passage: &mut Passage,
     ) -> Result<Response<AnswerBody>, Failure> {
@@ -217,7 +217,7 @@ impl Door {
         &self,
         found: &Found,
         (mut parts, seen): (Parts, Seen),
-        body: Incoming,
+        body: ClientBody,
         record: &mut Record,
         passage: &mut Passage,
     ) -> Result<(RequestHead, RequestBody), Failure> {

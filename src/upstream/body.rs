@@ -1,7 +1,6 @@
 //! The body of a request on its way to the app.
 
 use std::cell::Cell;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,10 +9,10 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 use crate::model::Kind;
+use crate::net::{ClientBody, ClientBodyError};
 
 /// Up to this much of a body is kept aside so that the request can be sent
 /// again (SPEC §2.7 RETRY-2).
@@ -56,7 +55,7 @@ impl Delivery {
 enum Source {
     Empty,
     Whole(Bytes),
-    Client(Incoming),
+    Client(ClientBody),
 }
 
 /// Why a request body broke off.
@@ -67,10 +66,10 @@ pub enum BodyError {
     TooLarge,
     /// Not framed as HTTP wants it.
     #[error("the client's body is malformed")]
-    Malformed(#[source] hyper::Error),
+    Malformed(#[source] ClientBodyError),
     /// The client broke off.
     #[error("the client's body broke off")]
-    Client(#[source] hyper::Error),
+    Client(#[source] ClientBodyError),
     /// Taken back by an attempt that failed.
     #[error("the attempt was given up")]
     Abandoned,
@@ -88,16 +87,10 @@ impl BodyError {
     }
 }
 
-impl From<hyper::Error> for BodyError {
-    fn from(error: hyper::Error) -> Self {
-        // hyper's decoder of chunks tells what is wrong by an IO error's kind.
-        let decoding = std::error::Error::source(&error)
-            .and_then(|source| source.downcast_ref::<io::Error>())
-            .map(io::Error::kind);
-        match decoding {
-            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => {
-                Self::Malformed(error)
-            }
+impl From<ClientBodyError> for BodyError {
+    fn from(error: ClientBodyError) -> Self {
+        match error {
+            ClientBodyError::Malformed(_) => Self::Malformed(error),
             _ => Self::Client(error),
         }
     }
@@ -116,7 +109,7 @@ impl RequestBody {
 
     /// The client's body; more than `limit` bytes is an error.
     pub fn client(
-        incoming: Incoming,
+        incoming: ClientBody,
         limit: Option<u64>,
         trailer_filter: Option<TrailerFilter>,
     ) -> Self {

@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +18,7 @@ use crate::inbound::ConnectionSettings;
 use crate::model::{Kind, Limits, ServiceName};
 use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
-use crate::net::{self, ClientIo, End, OpenListener, Permits, Purpose, Spoken, Watch};
+use crate::net::{self, ClientBody, ClientIo, End, OpenListener, Permits, Purpose, Spoken, Watch};
 use crate::outbound::{CallBody, CallEnding, CallTunnelSlot, Directory, Door, Entry};
 use crate::telemetry::recorder::Recorder;
 
@@ -197,7 +196,7 @@ impl Calling {
         leaving::left_http2(&**exit, end, calling.peer);
     }
 
-    async fn call(&self, request: Request<Incoming>) -> Result<Response<CallBody>, Infallible> {
+    async fn call(&self, request: Request<ClientBody>) -> Result<Response<CallBody>, Infallible> {
         let underway = self.watch.request_begun(request.body().is_end_stream());
         let close = self.exit.listening.phase().get() >= Phase::Announced;
         let ending = CallEnding {

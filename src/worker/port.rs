@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +22,7 @@ use crate::inbound::{
 use crate::model::{Kind, ServiceName};
 use crate::net::stream::Stream;
 use crate::net::tls::{PeerCertificate, ServerTls};
-use crate::net::{self, ClientIo, End, OpenListener, Permit, Spoken, Watch};
+use crate::net::{self, ClientBody, ClientIo, End, OpenListener, Permit, Spoken, Watch};
 use crate::telemetry::recorder::Recorder;
 
 /// One listening socket of this worker.
@@ -262,7 +261,7 @@ impl Serving {
 
     async fn request(
         &self,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> Result<Response<RecordedBody>, Infallible> {
         let underway = self.watch.request_begun(request.body().is_end_stream());
         let local = self.port.site.current();

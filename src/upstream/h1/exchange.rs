@@ -15,11 +15,12 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use super::decode::{self, BodyDecoder, ResponseHead};
+use super::decode::{self, ResponseHead};
 use super::encode::{self, RequestHead};
 use super::outgoing::Outgoing;
 use super::response::ResponseBody;
 use crate::model::Kind;
+use crate::net::http1::BodyDecoder;
 use crate::upstream::body::{BodyError, RequestBody};
 use crate::upstream::connection::Connection;
 use crate::upstream::error::UpstreamError;

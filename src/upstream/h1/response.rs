@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::decode::{BodyDecoder, Piece};
 use super::exchange::{Exchange, Waiting};
 use crate::model::Kind;
+use crate::net::http1::{BodyDecoder, Piece};
 use crate::upstream::connection::Connection;
 use crate::upstream::error::UpstreamError;
 

@@ -2,10 +2,11 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::{DecodeError, MAX_HEADERS};
+use crate::net::http1::{BodyFraming, decimal, for_each_field, spans_of, tokens};
 
 /// Largest response head (SPEC §2.3).
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -23,15 +24,6 @@ pub(in crate::upstream::h1) struct ResponseHead {
     /// What `Connection` named; the fields of this hop are left out already.
     /// `None` for a 101, which has them all.
     pub(in crate::upstream::h1) named: Option<Vec<HeaderName>>,
-}
-
-/// How the body ends (RFC 9112 §6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::upstream::h1) enum BodyFraming {
-    None,
-    Length(u64),
-    Chunked,
-    UntilClose,
 }
 
 /// Takes a complete head from the front of `buffer`; `None` if more is needed.
@@ -144,7 +136,7 @@ impl Fields {
 
     /// Whether this line is kept: equal ones become one.
     fn take_length(&mut self, value: &HeaderValue) -> Result<bool, DecodeError> {
-        let length = parse_decimal(value.as_bytes()).ok_or(DecodeError::ContentLength)?;
+        let length = decimal(value.as_bytes()).ok_or(DecodeError::ContentLength)?;
         match self.length.replace(length) {
             None => Ok(self.keeps_length),
             Some(other) if other == length => Ok(false),
@@ -153,12 +145,10 @@ impl Fields {
     }
 
     fn take_connection(&mut self, value: &HeaderValue) {
-        for token in value.as_bytes().split(|byte| *byte == b',') {
-            let token = token.trim_ascii();
+        for token in tokens(value.as_bytes()) {
             if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;
-            } else if !token.is_empty()
-                && !token.eq_ignore_ascii_case(b"keep-alive")
+            } else if !token.eq_ignore_ascii_case(b"keep-alive")
                 && let Ok(name) = HeaderName::from_bytes(token)
             {
                 self.named.push(name);
@@ -217,51 +207,4 @@ pub(in crate::upstream) fn is_hop_by_hop(name: &str) -> bool {
             | "proxy-connection"
             | "http2-settings"
     )
-}
-
-pub(super) type Spans = smallvec::SmallVec<[(std::ops::Range<usize>, std::ops::Range<usize>); 12]>;
-
-/// Offsets of names and values within the buffer they were parsed from, so that
-/// values can share the head's memory.
-pub(super) fn spans_of(buffer: &[u8], fields: &[httparse::Header<'_>]) -> Spans {
-    let start = buffer.as_ptr() as usize;
-    let span = |bytes: &[u8]| {
-        let offset = (bytes.as_ptr() as usize).saturating_sub(start);
-        offset..offset + bytes.len()
-    };
-    fields
-        .iter()
-        .map(|field| (span(field.name.as_bytes()), span(field.value)))
-        .collect()
-}
-
-/// Hands over each field of a head or a trailer section.
-pub(super) fn for_each_field(
-    head: &Bytes,
-    spans: &Spans,
-    mut take: impl FnMut(HeaderName, HeaderValue) -> Result<(), DecodeError>,
-) -> Result<(), DecodeError> {
-    for (name, value) in spans {
-        let name = head.get(name.clone()).ok_or(DecodeError::Head)?;
-        let name = HeaderName::from_bytes(name).map_err(|_| DecodeError::Head)?;
-        // An empty value's pointer may lie anywhere.
-        let value = if value.is_empty() {
-            Bytes::new()
-        } else {
-            head.slice(value.clone())
-        };
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| DecodeError::Head)?;
-        take(name, value)?;
-    }
-    Ok(())
-}
-
-fn parse_decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |value, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        value.checked_mul(10)?.checked_add(digit)
-    })
 }

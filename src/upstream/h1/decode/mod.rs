@@ -1,15 +1,15 @@
 //! A response from bytes: strict, bounded, any bytes accepted without panicking.
 
-mod body;
 mod head;
 #[cfg(test)]
 mod tests;
 
-pub(super) use body::{BodyDecoder, Piece};
 pub(in crate::upstream) use head::is_hop_by_hop;
-pub(super) use head::{BodyFraming, ResponseHead, take_head};
+pub(super) use head::{ResponseHead, take_head};
 
-/// Most response header fields, and trailer fields (SPEC §2.3).
+use crate::net::http1::FramingError;
+
+/// Most response header fields (SPEC §2.3).
 const MAX_HEADERS: usize = 100;
 
 /// Why bytes are no acceptable response.
@@ -25,8 +25,6 @@ pub enum DecodeError {
     ContentLength,
     #[error("Transfer-Encoding other than exactly `chunked`, or beside Content-Length")]
     TransferEncoding,
-    #[error("malformed chunk")]
-    Chunk,
-    #[error("malformed trailers, or larger than 16 KiB")]
-    Trailers,
+    #[error(transparent)]
+    Framing(#[from] FramingError),
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::head::MAX_HEAD_BYTES;
 use super::*;
+use crate::net::http1::{BodyDecoder, BodyFraming, Piece};
 
 fn head(text: &str) -> Result<Option<ResponseHead>, DecodeError> {
     take_head(&mut BytesMut::from(text), &Method::GET)

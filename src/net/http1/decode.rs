@@ -1,19 +1,33 @@
-//! The body of a response, piece by piece.
+//! A body, piece by piece, of a request or a response.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::head::{for_each_field, spans_of};
-use super::{BodyFraming, DecodeError, MAX_HEADERS};
+use super::FramingError;
+use super::fields::{for_each_field, spans_of};
+
+/// Most trailer fields.
+const MAX_TRAILERS: usize = 100;
 
 /// Largest trailer section (SPEC §2.3).
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
 /// Longest chunk-size line; extensions are legal but nobody needs long ones.
 const MAX_SIZE_LINE_BYTES: usize = 1024;
 
+/// How a body ends (RFC 9112 §6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyFraming {
+    None,
+    Length(u64),
+    Chunked,
+    /// Of responses only.
+    UntilClose,
+}
+
 /// What a decoder found at the front of the buffer.
 #[derive(Debug, PartialEq)]
-pub(in crate::upstream::h1) enum Piece {
+pub enum Piece {
+    /// Bytes of the body, which share the buffer's memory.
     Data(Bytes),
     Trailers(HeaderMap),
     /// The body is complete.
@@ -24,7 +38,7 @@ pub(in crate::upstream::h1) enum Piece {
 
 /// Decodes one body.
 #[derive(Debug)]
-pub(in crate::upstream::h1) enum BodyDecoder {
+pub enum BodyDecoder {
     Done,
     Length { left: u64 },
     Chunked(ChunkState),
@@ -33,7 +47,7 @@ pub(in crate::upstream::h1) enum BodyDecoder {
 
 /// Where a chunked body stands (RFC 9112 §7.1).
 #[derive(Debug, PartialEq, Clone, Copy)]
-pub(in crate::upstream::h1) enum ChunkState {
+pub enum ChunkState {
     SizeLine,
     Data {
         left: u64,
@@ -44,7 +58,8 @@ pub(in crate::upstream::h1) enum ChunkState {
 }
 
 impl BodyDecoder {
-    pub(in crate::upstream::h1) fn new(framing: BodyFraming) -> Self {
+    /// At the beginning of a body.
+    pub fn new(framing: BodyFraming) -> Self {
         match framing {
             BodyFraming::None | BodyFraming::Length(0) => Self::Done,
             BodyFraming::Length(left) => Self::Length { left },
@@ -54,12 +69,12 @@ impl BodyDecoder {
     }
 
     /// Whether nothing more belongs to the body.
-    pub(in crate::upstream::h1) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 
     /// Bytes still to come, where that is known.
-    pub(in crate::upstream::h1) fn exact_remaining(&self) -> Option<u64> {
+    pub fn exact_remaining(&self) -> Option<u64> {
         match self {
             Self::Done => Some(0),
             Self::Length { left } => Some(*left),
@@ -68,10 +83,10 @@ impl BodyDecoder {
     }
 
     /// The next piece of what was read.
-    pub(in crate::upstream::h1) fn next_piece(
-        &mut self,
-        buffer: &mut BytesMut,
-    ) -> Result<Piece, DecodeError> {
+    ///
+    /// # Errors
+    /// Where chunks or trailers are not as RFC 9112 §7.1 has them.
+    pub fn next_piece(&mut self, buffer: &mut BytesMut) -> Result<Piece, FramingError> {
         match self {
             Self::Done => Ok(Piece::End),
             Self::UntilClose if buffer.is_empty() => Ok(Piece::More),
@@ -91,7 +106,7 @@ impl BodyDecoder {
     }
 
     /// The peer closed: complete only for a body that ends so.
-    pub(in crate::upstream::h1) fn finish_at_close(&mut self) -> bool {
+    pub fn finish_at_close(&mut self) -> bool {
         let complete = matches!(self, Self::UntilClose | Self::Done);
         if complete {
             *self = Self::Done;
@@ -99,7 +114,7 @@ impl BodyDecoder {
         complete
     }
 
-    fn next_chunked(&mut self, buffer: &mut BytesMut) -> Result<Piece, DecodeError> {
+    fn next_chunked(&mut self, buffer: &mut BytesMut) -> Result<Piece, FramingError> {
         let Self::Chunked(state) = self else {
             return Ok(Piece::End);
         };
@@ -130,7 +145,7 @@ impl BodyDecoder {
                         *state = ChunkState::SizeLine;
                     }
                     [] | [b'\r'] => return Ok(Piece::More),
-                    _ => return Err(DecodeError::Chunk),
+                    _ => return Err(FramingError::Chunk),
                 },
                 ChunkState::Trailers => {
                     let Some(trailers) = take_trailers(buffer)? else {
@@ -159,7 +174,7 @@ fn take_at_most(buffer: &mut BytesMut, left: u64) -> Option<Bytes> {
 }
 
 /// `1*HEXDIG [ chunk-ext ] CRLF`; a bare LF is refused.
-fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, DecodeError> {
+fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, FramingError> {
     let Some(end) = buffer
         .iter()
         .take(MAX_SIZE_LINE_BYTES)
@@ -167,11 +182,11 @@ fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, DecodeError> {
     else {
         return match buffer.len() < MAX_SIZE_LINE_BYTES {
             true => Ok(None),
-            false => Err(DecodeError::Chunk),
+            false => Err(FramingError::Chunk),
         };
     };
     let line = buffer.split_to(end + 1);
-    let line = line.strip_suffix(b"\r\n").ok_or(DecodeError::Chunk)?;
+    let line = line.strip_suffix(b"\r\n").ok_or(FramingError::Chunk)?;
     let digits = line
         .iter()
         .take_while(|byte| byte.is_ascii_hexdigit())
@@ -181,21 +196,21 @@ fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, DecodeError> {
     let extension_is_sane =
         extension.first().is_none_or(|byte| *byte == b';') && !extension.contains(&b'\r');
     if digits.is_empty() || digits.len() > 16 || !extension_is_sane {
-        return Err(DecodeError::Chunk);
+        return Err(FramingError::Chunk);
     }
-    let digits = std::str::from_utf8(digits).map_err(|_| DecodeError::Chunk)?;
+    let digits = std::str::from_utf8(digits).map_err(|_| FramingError::Chunk)?;
     u64::from_str_radix(digits, 16)
         .map(Some)
-        .map_err(|_| DecodeError::Chunk)
+        .map_err(|_| FramingError::Chunk)
 }
 
 /// The trailer section up to and including its blank line.
-fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, DecodeError> {
+fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, FramingError> {
     if buffer.starts_with(b"\r\n") {
         buffer.advance(2);
         return Ok(Some(HeaderMap::new()));
     }
-    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     match httparse::parse_headers(buffer, &mut fields) {
         Ok(httparse::Status::Complete((length, parsed))) if length <= MAX_TRAILER_BYTES => {
             let spans = spans_of(buffer, parsed);
@@ -203,12 +218,12 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, DecodeError
             let mut trailers = HeaderMap::with_capacity(spans.len());
             let took = for_each_field(&section, &spans, |name, value| {
                 trailers.append(name, value);
-                Ok(())
+                Ok::<_, FramingError>(())
             });
             took.map(|()| Some(trailers))
-                .map_err(|_| DecodeError::Trailers)
+                .map_err(|_| FramingError::Trailers)
         }
         Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => Ok(None),
-        _ => Err(DecodeError::Trailers),
+        _ => Err(FramingError::Trailers),
     }
 }
