@@ -2,28 +2,53 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use super::AnswerBody;
 use super::hop::strip_response;
 use crate::model::{Failure, Kind};
 use crate::upstream::h1::Switched;
-use crate::upstream::{UpstreamBody, UpstreamResponse};
+use crate::upstream::{UpstreamBody, UpstreamFields, UpstreamResponse};
 
 /// The upstream's answer, cleaned of what belongs to its connection.
 pub fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
     let UpstreamResponse {
         status,
-        mut headers,
+        fields,
         named,
         body,
         ..
     } = response;
-    let named = named.unwrap_or_else(|| strip_response(&mut headers));
-    let mut response = Response::new(AnswerBody::Upstream { body, named });
+    let (headers, relayed, named) = match (fields, named) {
+        (UpstreamFields::Came(relayed), named) => {
+            (HeaderMap::new(), Some(relayed), named.unwrap_or_default())
+        }
+        (UpstreamFields::Map(mut headers), named) => {
+            let named = named.unwrap_or_else(|| strip_response(&mut headers));
+            (headers, None, named)
+        }
+    };
+    let mut response = Response::new(AnswerBody::Upstream {
+        body,
+        named,
+        relayed,
+    });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// Sets a field of ours in an answer; what the upstream said there goes.
+pub fn set_field(response: &mut Response<AnswerBody>, name: HeaderName, value: HeaderValue) {
+    match response.body_mut() {
+        AnswerBody::Upstream {
+            relayed: Some(relayed),
+            ..
+        } => relayed.set(name, value),
+        _ => {
+            response.headers_mut().insert(name, value);
+        }
+    }
 }
 
 /// A 101, relayed only when it switches to what was asked for (UPG-2).
@@ -34,10 +59,11 @@ pub fn relay_switch(
     let failed = |detail: &'static str| Failure::because(Kind::UpgradeFailed, detail);
     let UpstreamResponse {
         status,
-        mut headers,
+        fields,
         body,
         ..
     } = response;
+    let mut headers = fields.into_map();
     let mut protocols = headers.get_all(UPGRADE).iter();
     let (Some(protocol), None) = (protocols.next().cloned(), protocols.next()) else {
         return Err(failed("101 without exactly one Upgrade"));

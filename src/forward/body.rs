@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::hop::{Names, strip_trailers};
+use crate::net::http1::{Answer, Relayed};
 use crate::upstream::{UpstreamBody, UpstreamError};
 
 /// An answer: ours, or the upstream's streamed.
@@ -17,7 +18,18 @@ pub enum AnswerBody {
         body: UpstreamBody,
         /// Named by the response's `Connection`: not to come as trailers.
         named: Names,
+        /// What its head says, where that stayed as it came.
+        relayed: Option<Box<Relayed>>,
     },
+}
+
+impl Answer for AnswerBody {
+    fn take_relayed(&mut self) -> Option<Box<Relayed>> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Upstream { relayed, .. } => relayed.take(),
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -31,7 +43,7 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Upstream { body, named } => {
+            Self::Upstream { body, named, .. } => {
                 let mut frame = ready!(Pin::new(body).poll_frame(context));
                 if let Some(Ok(frame)) = &mut frame
                     && let Some(trailers) = frame.trailers_mut()

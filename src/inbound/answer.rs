@@ -10,7 +10,7 @@ use http_body::Body;
 
 use super::{WorkerParts, whole};
 use crate::auth::Denied;
-use crate::forward::{AnswerBody, Seen};
+use crate::forward::{self, AnswerBody, Seen};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::{ClientBody, Permit, Underway};
 use crate::reply::{self, ReplyContext};
@@ -154,13 +154,9 @@ pub(super) fn finish(
         faulty_body,
     } = passage;
     record.answered(response.status().as_u16());
-    response
-        .headers_mut()
-        .insert(REQUEST_ID, id.value().clone());
+    forward::set_field(&mut response, REQUEST_ID, id.value().clone());
     if ending.close && http1 && switched.is_none() {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        forward::set_field(&mut response, CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(switched) = switched {
         let pending = PendingTunnel {

@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::WorkerParts;
 use crate::forward::AnswerBody;
 use crate::model::{Failure, Kind};
+use crate::net::http1::{Answer, Relayed};
 use crate::net::{Permit, Underway};
 use crate::reply;
 use crate::telemetry::record::Record;
@@ -137,6 +138,12 @@ impl Body for RecordedBody {
             hint.set_upper(upper + peeked);
         }
         hint
+    }
+}
+
+impl Answer for RecordedBody {
+    fn take_relayed(&mut self) -> Option<Box<Relayed>> {
+        self.body.take_relayed()
     }
 }
 

@@ -147,7 +147,9 @@ impl Door {
             Err(refusal) => answer::refuse(&self.local.service.name, refusal, &shape, &mut record),
         };
         if let (Some(context), Some(ready)) = (&passage.trace, self.local.service.as_ready()) {
-            context.write_response(response.headers_mut(), &ready.trace_name);
+            context.write_response(&ready.trace_name, |name, value| {
+                forward::set_field(&mut response, name, value);
+            });
         }
         answer::finish(response, record, passage, &id, ending)
     }

@@ -20,7 +20,7 @@ use crate::upstream::RequestBody;
 use crate::upstream::h1::{Framing, OurFields, RequestHead};
 
 /// As many as a traced request of an authenticated caller has.
-const OUR_FIELDS: usize = 12;
+const OUR_FIELDS: usize = 18;
 
 /// Refuses what is larger than the service allows, before a byte of the body is read.
 pub(super) fn check_limits(

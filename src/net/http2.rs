@@ -18,6 +18,7 @@ use super::client_body::ClientBody;
 use super::client_io::ClientIo;
 use super::connection::End;
 use super::deadline::Deadline;
+use super::http1::Answer;
 use super::watch::{Stalled, Watch};
 use crate::drain::Phase;
 
@@ -53,13 +54,16 @@ pub async fn serve_http2<S, F, B>(
 where
     S: Fn(Request<ClientBody>) -> F,
     F: Future<Output = Result<Response<B>, Infallible>> + 'static,
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Answer<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let service = service_fn(move |request| {
         let answering = service(request.map(ClientBody::Http2));
         async move {
-            let response = answering.await?;
+            let mut response = answering.await?;
+            if let Some(relayed) = response.body_mut().take_relayed() {
+                relayed.join(response.headers_mut());
+            }
             let stall = STREAM.try_with(Rc::clone).ok();
             if let Some(stall) = stall.as_ref().filter(|_| !response.body().is_end_stream()) {
                 // The window may be closed from the first byte on.

@@ -16,6 +16,7 @@ use crate::drain::Phase;
 use crate::forward::{self, AnswerBody, TunnelEnd};
 use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::deadline::Deadlines;
+use crate::net::http1::{Answer, Relayed};
 use crate::net::stream::Stream;
 use crate::net::{ClientBody, Permit, Underway};
 use crate::reply::{self, ReplyContext};
@@ -165,10 +166,9 @@ pub(super) fn finish(
         record.answered(response.status().as_u16());
     }
     let mut in_flight = Some(ending.in_flight);
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id.value().clone());
+    forward::set_field(&mut response, REQUEST_ID, id.value().clone());
     if ending.close && http1 && switched.is_none() {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        forward::set_field(&mut response, CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(switched) = switched
         && let (Some(record), Some(in_flight)) = (record.take(), in_flight.take())
@@ -244,6 +244,12 @@ impl Body for CallBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Answer for CallBody {
+    fn take_relayed(&mut self) -> Option<Box<Relayed>> {
+        self.body.take_relayed()
     }
 }
 

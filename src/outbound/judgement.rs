@@ -1,12 +1,12 @@
 //! What an answer says about whoever gave it.
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::StatusCode;
 
 use crate::snapshot::Dependency;
-use crate::upstream::UpstreamResponse;
+use crate::upstream::{UpstreamFields, UpstreamResponse};
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const PROXY_STATUS: &str = "proxy-status";
+const GRPC_STATUS: &str = "grpc-status";
 
 /// What an answer says about whoever gave it.
 pub(super) struct Judgement {
@@ -18,12 +18,10 @@ pub(super) struct Judgement {
 
 impl Judgement {
     pub(super) fn of(response: &UpstreamResponse, dependency: &Dependency) -> Self {
-        let words = Words::of(&response.headers, dependency);
+        let words = Words::of(&response.fields, dependency);
         let status = response.status;
-        let unavailable = response
-            .headers
-            .get(GRPC_STATUS)
-            .is_some_and(|code| code == "14");
+        let mut codes = response.fields.values(GRPC_STATUS);
+        let unavailable = codes.next().is_some_and(|code| code == b"14");
         let bad = unavailable
             || (status.is_server_error()
                 && status != StatusCode::NOT_IMPLEMENTED
@@ -55,15 +53,15 @@ enum Words {
 }
 
 impl Words {
-    fn of(headers: &HeaderMap, dependency: &Dependency) -> Self {
-        let mut values = headers.get_all(PROXY_STATUS).iter();
-        let (Some(value), None) = (values.next(), values.next()) else {
-            return match headers.contains_key(PROXY_STATUS) {
-                true => Self::Farther,
-                false => Self::Unsigned,
-            };
+    fn of(fields: &UpstreamFields, dependency: &Dependency) -> Self {
+        let mut values = fields.values(PROXY_STATUS);
+        let Some(value) = values.next() else {
+            return Self::Unsigned;
         };
-        let text = value.to_str().unwrap_or_default();
+        if values.next().is_some() {
+            return Self::Farther;
+        }
+        let text = std::str::from_utf8(value).unwrap_or_default();
         let (who, rest) = text.split_once(';').unwrap_or((text, ""));
         let who = who.trim().trim_matches('"');
         let own = dependency.identity.as_deref() == Some(who);

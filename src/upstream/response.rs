@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::RequestBody;
@@ -16,11 +16,12 @@ use super::error::UpstreamError;
 use super::h1::{Exchange, RequestHead, ResponseBody};
 use super::h2::{H2ResponseBody, Room};
 use super::pool::Pool;
+use crate::net::http1::Relayed;
 
 /// A response whose head is complete.
 pub struct UpstreamResponse {
     pub status: StatusCode,
-    pub headers: HeaderMap,
+    pub fields: UpstreamFields,
     /// What `Connection` named, where the fields of the upstream's hop are left
     /// out already; `None` where they may be among the headers.
     pub named: Option<Vec<HeaderName>>,
@@ -31,6 +32,36 @@ pub struct UpstreamResponse {
     pub reused: bool,
     /// How long connecting took, where it was done for this request.
     pub connect: Option<Duration>,
+}
+
+/// Its fields.
+#[derive(Debug)]
+pub enum UpstreamFields {
+    /// As they came in HTTP/1, without those of that hop.
+    Came(Box<Relayed>),
+    Map(HeaderMap),
+}
+
+impl UpstreamFields {
+    /// The values of a field, its name in small letters.
+    pub fn values(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
+        let (came, map) = match self {
+            Self::Came(came) => (Some(came), None),
+            Self::Map(map) => (None, Some(map)),
+        };
+        let of_map = map.into_iter().flat_map(move |map| map.get_all(name));
+        came.into_iter()
+            .flat_map(move |came| came.values(name))
+            .chain(of_map.map(HeaderValue::as_bytes))
+    }
+
+    /// All of them.
+    pub fn into_map(self) -> HeaderMap {
+        match self {
+            Self::Came(came) => came.into_map(),
+            Self::Map(map) => map,
+        }
+    }
 }
 
 /// Its body, streamed.
@@ -67,7 +98,7 @@ pub async fn request_http2(
     let (parts, body) = sent.response.into_parts();
     Ok(Box::new(UpstreamResponse {
         status: parts.status,
-        headers: parts.headers,
+        fields: UpstreamFields::Map(parts.headers),
         named: None,
         body: UpstreamBody::Http2(Box::new(body)),
         address: sent.address,

@@ -6,10 +6,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Body;
 
 use super::listening::Listening;
 use crate::drain::Phase;
+use crate::net::http1::Answer;
 use crate::net::stream::Stream;
 use crate::net::{self, ClientBody, ClientIo, End, ParserLimits, Stalled, Watch};
 
@@ -26,7 +26,7 @@ pub(super) async fn serve_http1<F, R, B>(
 where
     F: Fn(Request<ClientBody>) -> R,
     R: Future<Output = Result<Response<B>, Infallible>>,
-    B: Body<Data = Bytes> + Unpin,
+    B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     loop {

@@ -45,10 +45,11 @@ pub(super) async fn read(
 ) -> Answer {
     let UpstreamResponse {
         status,
-        headers,
+        fields,
         body,
         ..
     } = *response;
+    let headers = fields.into_map();
     let cacheable = !headers.contains_key(SET_COOKIE);
     let word = match status.as_u16() {
         200..=299 => {

@@ -1,9 +1,9 @@
 //! An answer as strict RFC 9112 bytes.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderName, StatusCode, Version};
 
 use super::fields::{decimal, tokens};
+use super::relayed::Relayed;
 
 /// What of a request its answer's form depends on.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ pub(super) enum Length {
 pub(super) fn write_head(
     out: &mut Vec<u8>,
     asked: Asked,
-    (status, headers): (StatusCode, &HeaderMap),
+    (status, headers, relayed): (StatusCode, &HeaderMap, Option<&Relayed>),
     length: Length,
     keep_alive: bool,
     date: impl FnOnce(&mut Vec<u8>),
@@ -70,7 +70,10 @@ pub(super) fn write_head(
         has_date: false,
     };
     for (name, value) in headers {
-        fields.take(name, value, out);
+        fields.take(name.as_str().as_bytes(), value.as_bytes(), out);
+    }
+    if let Some(relayed) = relayed {
+        relayed.for_each(headers, |name, value| fields.take(name, value, out));
     }
     let sending = match bodiless {
         true => fields.nothing(status, out),
@@ -129,32 +132,35 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(&mut self, name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
-        match *name {
+    fn take(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match name.len() {
             // Written from what is sent. Only to HEAD it tells what would be.
-            CONTENT_LENGTH => {
-                let told = decimal(value.as_bytes());
+            14 if is(b"content-length") => {
+                let told = decimal(value);
                 let first = self.told_length.is_none() && told.is_some();
                 self.told_length = self.told_length.or(told);
                 if !self.head || !first {
                     return;
                 }
             }
-            TRANSFER_ENCODING => return,
-            TRAILER if !self.chunks => return,
-            TRAILER => {
-                let names = tokens(value.as_bytes());
+            17 if is(b"transfer-encoding") => return,
+            7 if is(b"trailer") => {
+                if !self.chunks {
+                    return;
+                }
+                let names = tokens(value);
                 self.trailers
                     .extend(names.filter_map(|name| HeaderName::from_bytes(name).ok()));
             }
-            CONNECTION => {
+            10 if is(b"connection") => {
                 self.has_connection = true;
                 let close = |token: &[u8]| token.eq_ignore_ascii_case(b"close");
-                if tokens(value.as_bytes()).any(close) {
+                if tokens(value).any(close) {
                     self.keep_alive = false;
                 }
             }
-            DATE => self.has_date = true,
+            4 if is(b"date") => self.has_date = true,
             _ => {}
         }
         write_field(name, value, out);
@@ -200,8 +206,7 @@ fn write_length(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_field(name: &HeaderName, value: &HeaderValue, out: &mut Vec<u8>) {
-    let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -229,7 +234,7 @@ pub(super) fn write_last_chunk(
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.into_iter().flatten() {
         if announced.contains(name) {
-            write_field(name, value, out);
+            write_field(name.as_str().as_bytes(), value.as_bytes(), out);
         }
     }
     out.extend_from_slice(b"\r\n");

@@ -4,23 +4,48 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::FramingError;
 
-/// Offsets of names and values within the buffer they were parsed from.
-pub type Spans = smallvec::SmallVec<[(Range<usize>, Range<usize>); 12]>;
+/// Where a field's name and value lie within the head they were parsed from,
+/// by offset and length.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    name: (u32, u32),
+    value: (u32, u32),
+}
 
-/// Where the parsed fields lie, so that values can share the head's memory.
+/// The fields of one head.
+pub type Spans = SmallVec<[Span; 10]>;
+
+impl Span {
+    /// The name and the value.
+    pub fn of(self, head: &[u8]) -> (&[u8], &[u8]) {
+        let part = |part| head.get(range(part)).unwrap_or_default();
+        (part(self.name), part(self.value))
+    }
+}
+
+fn range((start, length): (u32, u32)) -> Range<usize> {
+    let start = start as usize;
+    start..start + length as usize
+}
+
+/// Where the parsed fields lie, so that values can share the head's memory. A
+/// head is far smaller than 4 GiB.
 pub fn spans_of(buffer: &[u8], fields: &[httparse::Header<'_>]) -> Spans {
-    let start = buffer.as_ptr() as usize;
-    let span = |bytes: &[u8]| {
-        let offset = (bytes.as_ptr() as usize).saturating_sub(start);
-        offset..offset + bytes.len()
+    let begin = buffer.as_ptr() as usize;
+    let part = |bytes: &[u8]| {
+        let start = (bytes.as_ptr() as usize).saturating_sub(begin);
+        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        (number(start), number(bytes.len()))
     };
-    fields
-        .iter()
-        .map(|field| (span(field.name.as_bytes()), span(field.value)))
-        .collect()
+    let span = |field: &httparse::Header<'_>| Span {
+        name: part(field.name.as_bytes()),
+        value: part(field.value),
+    };
+    fields.iter().map(span).collect()
 }
 
 /// Hands over each field of a head or a trailer section.
@@ -32,14 +57,13 @@ pub fn for_each_field<E: From<FramingError>>(
     spans: &Spans,
     mut take: impl FnMut(HeaderName, HeaderValue) -> Result<(), E>,
 ) -> Result<(), E> {
-    for (name, value) in spans {
-        let name = head.get(name.clone()).ok_or(FramingError::Field)?;
+    for span in spans {
+        let (name, value) = span.of(head);
         let name = HeaderName::from_bytes(name).map_err(|_| FramingError::Field)?;
         // An empty value's pointer may lie anywhere.
-        let value = if value.is_empty() {
-            Bytes::new()
-        } else {
-            head.slice(value.clone())
+        let value = match value.is_empty() {
+            true => Bytes::new(),
+            false => head.slice(range(span.value)),
         };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| FramingError::Field)?;
         take(name, value)?;

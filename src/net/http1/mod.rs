@@ -11,6 +11,7 @@ mod body;
 mod decode;
 mod fields;
 mod head;
+mod relayed;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,8 @@ mod wire;
 
 pub use body::Http1Body;
 pub use decode::{BodyDecoder, BodyFraming, Piece};
-pub use fields::{Spans, decimal, for_each_field, spans_of, tokens};
+pub use fields::{Span, Spans, decimal, for_each_field, spans_of, tokens};
+pub use relayed::{Answer, Relayed};
 pub use serve::serve_http1;
 
 /// Bounds of the HTTP/1 parser.

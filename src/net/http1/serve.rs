@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use http_body::{Body, Frame};
+use http_body::Frame;
 
 use super::ParserLimits;
 use super::answer::{self, Asked, Length, Sending};
 use super::body::Http1Body;
 use super::head::{Head, Refused};
+use super::relayed::{Answer, Relayed};
 use super::wire::{HeadError, Wire};
 use crate::drain::Phase;
 use crate::net::client_body::ClientBody;
@@ -41,7 +42,7 @@ pub async fn serve_http1<F, R, B>(
 where
     F: Fn(Request<ClientBody>) -> R,
     R: Future<Output = Result<Response<B>, Infallible>>,
-    B: Body<Data = Bytes> + Unpin,
+    B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (stream, prefix) = io.into_parts();
@@ -107,7 +108,7 @@ impl<F, R, B> Talk<'_, F, B>
 where
     F: Fn(Request<ClientBody>) -> R,
     R: Future<Output = Result<Response<B>, Infallible>>,
-    B: Body<Data = Bytes> + Unpin,
+    B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     fn poll(&mut self, mut place: Pin<&mut Option<R>>, context: &mut Context<'_>) -> Poll<End> {
@@ -186,14 +187,14 @@ where
             trailers: false,
         };
         let code = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        self.write_head(asked, (code, &HeaderMap::new()), Length::None, false);
+        self.write_head(asked, (code, &HeaderMap::new(), None), Length::None, false);
         self.stage = Stage::Last(Ending::Refused(status));
     }
 
     fn write_head(
         &self,
         asked: Asked,
-        answer: (StatusCode, &HeaderMap),
+        answer: (StatusCode, &HeaderMap, Option<&Relayed>),
         length: Length,
         keep_alive: bool,
     ) -> answer::Written {
@@ -210,7 +211,7 @@ where
         let Some(request) = place.as_mut().as_pin_mut() else {
             return Poll::Ready(Err(End::Finished));
         };
-        let Poll::Ready(Ok(response)) = request.poll(context) else {
+        let Poll::Ready(Ok(mut response)) = request.poll(context) else {
             return self.poll_gone(context);
         };
         place.set(None);
@@ -223,7 +224,8 @@ where
             (false, None) => Length::Unknown,
         };
         let keep_alive = self.keep_alive && !self.is_closing();
-        let head = (response.status(), response.headers());
+        let relayed = response.body_mut().take_relayed();
+        let head = (response.status(), response.headers(), relayed.as_deref());
         let written = self.write_head(self.asked, head, length, keep_alive);
         self.keep_alive = written.keep_alive;
         if written.sending == Sending::Nothing {

@@ -135,7 +135,14 @@ fn written(
     let status = StatusCode::from_u16(status).expect("a status");
     let mut out = Vec::new();
     let date = |out: &mut Vec<u8>| out.extend_from_slice(b"now");
-    let written = answer::write_head(&mut out, asked, (status, &headers), length, true, date);
+    let written = answer::write_head(
+        &mut out,
+        asked,
+        (status, &headers, None),
+        length,
+        true,
+        date,
+    );
     let text = String::from_utf8(out).expect("ascii");
     let text = text
         .strip_suffix("date: now\r\n\r\n")
@@ -265,6 +272,55 @@ fn trailers_are_those_that_were_announced_to_who_takes_them() {
     assert_eq!(sending, Sending::Chunked(vec![]));
     let (text, ..) = written(ASKED, 200, &announced, Length::Known(1));
     assert!(!text.contains("trailer"), "{text}");
+}
+
+fn relayed(text: &'static str) -> Box<Relayed> {
+    let mut fields = [httparse::EMPTY_HEADER; 20];
+    let parsed = httparse::parse_headers(text.as_bytes(), &mut fields).expect("fields");
+    let httparse::Status::Complete((_, fields)) = parsed else {
+        panic!("{text}");
+    };
+    let spans = spans_of(text.as_bytes(), fields);
+    Relayed::new(bytes::Bytes::from_static(text.as_bytes()), spans)
+}
+
+#[test]
+fn what_is_ours_takes_the_place_of_what_came() {
+    let mut fields = relayed("X-A: 1\r\nx-id: theirs\r\nX-ID: again\r\nx-b: \r\nX-Gone: 2\r\n\r\n");
+    let kept = |name: &[u8], _: &[u8]| Ok::<_, FramingError>(name != b"X-Gone");
+    fields.retain(kept).expect("never fails");
+    fields.set(
+        HeaderName::from_static("x-id"),
+        HeaderValue::from_static("no"),
+    );
+    fields.set(
+        HeaderName::from_static("x-id"),
+        HeaderValue::from_static("ours"),
+    );
+    let came: Vec<&[u8]> = fields.values("x-id").collect();
+    assert_eq!(came, [&b"theirs"[..], b"again"]);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-b", HeaderValue::from_static("first"));
+    let mut out = Vec::new();
+    fields.for_each(&headers, |name, value| {
+        out.push((name.to_vec(), value.to_vec()))
+    });
+    assert_eq!(
+        out,
+        [
+            (b"x-id".to_vec(), b"ours".to_vec()),
+            (b"X-A".to_vec(), b"1".to_vec())
+        ]
+    );
+    fields.join(&mut headers);
+    let expected = [("x-a", "1"), ("x-id", "ours"), ("x-b", "first")];
+    let expected = expected.map(|(name, value)| {
+        (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    });
+    assert_eq!(headers, HeaderMap::from_iter(expected));
 }
 
 proptest! {

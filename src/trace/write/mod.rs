@@ -88,10 +88,14 @@ impl Context {
 
     /// `x-trace-id, x-trace-service, x-trace-depth` of a response; `service` is
     /// `domain/name`.
-    pub fn write_response(&self, headers: &mut HeaderMap, service: &HeaderValue) {
-        headers.insert(house::TRACE_ID, self.house_id_value());
-        headers.insert(house::TRACE_SERVICE, service.clone());
-        headers.insert(house::DEPTH, depth_value(self.depth));
+    pub fn write_response(
+        &self,
+        service: &HeaderValue,
+        mut set: impl FnMut(HeaderName, HeaderValue),
+    ) {
+        set(house::TRACE_ID, self.house_id_value());
+        set(house::TRACE_SERVICE, service.clone());
+        set(house::DEPTH, depth_value(self.depth));
     }
 
     fn write_w3c(&self, ours: &mut Fields) {

@@ -1,6 +1,6 @@
 //! A request as strict RFC 9112 bytes.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::model::HeaderCase;
@@ -36,7 +36,7 @@ pub struct RequestHead {
 }
 
 /// Appends the head, the blank line included.
-pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut BytesMut) {
+pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut Vec<u8>) {
     let RequestHead {
         method,
         target,
@@ -47,10 +47,10 @@ pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut BytesMu
         http2: _,
     } = head;
     out.reserve(64 + target.len() + (headers.len() + ours.len()) * 48);
-    out.put_slice(method.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(target);
-    out.put_slice(b" HTTP/1.1\r\n");
+    out.extend_from_slice(method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
     // `Host` is among them, and is to come first (RFC 9110 §7.2).
     for (name, value) in ours {
         write_field(name, value, case, out);
@@ -65,27 +65,27 @@ pub(super) fn write_head(head: &RequestHead, case: HeaderCase, out: &mut BytesMu
         Framing::None => {}
         Framing::Length(length) => {
             write_name("content-length", case, out);
-            out.put_slice(itoa::Buffer::new().format(length).as_bytes());
-            out.put_slice(b"\r\n");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => {
             write_name("transfer-encoding", case, out);
-            out.put_slice(b"chunked\r\n");
+            out.extend_from_slice(b"chunked\r\n");
         }
     }
     if upgrade.is_none() && ours.iter().any(|(name, _)| *name == header::TE) {
         // RFC 9110 §10.1.4.
         write_name("connection", case, out);
-        out.put_slice(b"TE\r\n");
+        out.extend_from_slice(b"TE\r\n");
     }
     if let Some(token) = upgrade {
         write_name("connection", case, out);
-        out.put_slice(b"Upgrade\r\n");
+        out.extend_from_slice(b"Upgrade\r\n");
         write_name("upgrade", case, out);
-        out.put_slice(token);
-        out.put_slice(b"\r\n");
+        out.extend_from_slice(token);
+        out.extend_from_slice(b"\r\n");
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Fields that only `framing` may say.
@@ -93,20 +93,22 @@ fn is_framing(name: &HeaderName) -> bool {
     *name == header::CONTENT_LENGTH || *name == header::TRANSFER_ENCODING
 }
 
-fn write_field(name: &HeaderName, value: &HeaderValue, case: HeaderCase, out: &mut BytesMut) {
-    write_name(name.as_str(), case, out);
-    out.put_slice(value.as_bytes());
-    out.put_slice(b"\r\n");
+fn write_field(name: &HeaderName, value: &HeaderValue, case: HeaderCase, out: &mut Vec<u8>) {
+    let (name, value) = (name.as_str(), value.as_bytes());
+    out.reserve(name.len() + value.len() + 4);
+    write_name(name, case, out);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The name in the wanted spelling, colon and space.
-fn write_name(name: &str, case: HeaderCase, out: &mut BytesMut) {
+fn write_name(name: &str, case: HeaderCase, out: &mut Vec<u8>) {
     match case {
-        HeaderCase::Lower => out.put_slice(name.as_bytes()),
+        HeaderCase::Lower => out.extend_from_slice(name.as_bytes()),
         HeaderCase::Title => {
             let mut starts_word = true;
             for byte in name.bytes() {
-                out.put_u8(if starts_word {
+                out.push(if starts_word {
                     byte.to_ascii_uppercase()
                 } else {
                     byte
@@ -115,7 +117,7 @@ fn write_name(name: &str, case: HeaderCase, out: &mut BytesMut) {
             }
         }
     }
-    out.put_slice(b": ");
+    out.extend_from_slice(b": ");
 }
 
 /// The size line of a chunk (RFC 9112 §7.1).
@@ -128,13 +130,13 @@ pub(super) fn last_chunk(trailers: Option<&HeaderMap>, case: HeaderCase) -> Byte
     let Some(trailers) = trailers.filter(|trailers| !trailers.is_empty()) else {
         return Bytes::from_static(b"0\r\n\r\n");
     };
-    let mut out = BytesMut::with_capacity(64);
-    out.put_slice(b"0\r\n");
+    let mut out = Vec::with_capacity(64);
+    out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers {
         write_field(name, value, case, &mut out);
     }
-    out.put_slice(b"\r\n");
-    out.freeze()
+    out.extend_from_slice(b"\r\n");
+    Bytes::from(out)
 }
 
 #[cfg(test)]
@@ -159,9 +161,9 @@ mod tests {
     }
 
     fn written(framing: Framing, case: HeaderCase) -> String {
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         write_head(&head(framing), case, &mut out);
-        String::from_utf8(out.to_vec()).expect("ascii")
+        String::from_utf8(out).expect("ascii")
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
@@ -75,9 +75,9 @@ impl Exchange {
         body: RequestBody,
     ) -> Box<Self> {
         let case = pool.upstream().spec().header_case;
-        let mut bytes = BytesMut::new();
+        let mut bytes = Vec::new();
         encode::write_head(head, case, &mut bytes);
-        let request = Outgoing::new(bytes.freeze(), head.framing, head.upgrade.is_some(), case);
+        let request = Outgoing::new(bytes, head.framing, head.upgrade.is_some(), case);
         if connection.buffer.capacity() == 0 {
             connection.buffer = pool.spare_buffer();
         }
@@ -120,7 +120,7 @@ impl Exchange {
         }
         Box::new(UpstreamResponse {
             status: head.status,
-            headers: head.headers,
+            fields: head.fields,
             named: head.named,
             body: UpstreamBody::Http1(body),
             address,

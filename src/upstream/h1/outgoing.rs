@@ -11,7 +11,9 @@ use crate::model::HeaderCase;
 /// The request's bytes on their way out.
 pub(super) struct Outgoing {
     /// Written first. Beside the rest, which most requests do not have.
-    pub(super) head: Bytes,
+    head: Vec<u8>,
+    /// Of the head.
+    written: usize,
     staged: VecDeque<Bytes>,
     pub(super) staged_bytes: usize,
     /// Body bytes still owed under `Content-Length`.
@@ -27,10 +29,11 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     /// A head that nothing was sent of yet.
-    pub(super) fn new(head: Bytes, framing: Framing, upgrade: bool, case: HeaderCase) -> Self {
+    pub(super) fn new(head: Vec<u8>, framing: Framing, upgrade: bool, case: HeaderCase) -> Self {
         Self {
             staged_bytes: head.len(),
             head,
+            written: 0,
             staged: VecDeque::new(),
             owed: match framing {
                 Framing::Length(length) => length,
@@ -47,19 +50,21 @@ impl Outgoing {
 
     /// Whether bytes wait to be written.
     pub(super) fn has_staged(&self) -> bool {
-        !self.head.is_empty() || !self.staged.is_empty()
+        self.written < self.head.len() || !self.staged.is_empty()
     }
 
     /// What waits, in order.
-    pub(super) fn staged(&self) -> impl Iterator<Item = &Bytes> {
-        let head = (!self.head.is_empty()).then_some(&self.head);
-        head.into_iter().chain(&self.staged)
+    pub(super) fn staged(&self) -> impl Iterator<Item = &[u8]> {
+        let head = self.head.get(self.written..).unwrap_or_default();
+        let head = (!head.is_empty()).then_some(head);
+        head.into_iter()
+            .chain(self.staged.iter().map(|one| &one[..]))
     }
 
     /// Nobody reads any more: nothing waits.
     pub(super) fn break_off(&mut self, error: io::Error) {
         self.broken = Some(error);
-        self.head = Bytes::new();
+        self.written = self.head.len();
         self.staged.clear();
     }
 
@@ -70,8 +75,8 @@ impl Outgoing {
 
     pub(super) fn unstage(&mut self, mut written: usize) {
         self.staged_bytes = self.staged_bytes.saturating_sub(written);
-        let of_head = written.min(self.head.len());
-        self.head.advance(of_head);
+        let of_head = written.min(self.head.len() - self.written);
+        self.written += of_head;
         written -= of_head;
         while let Some(front) = self.staged.front_mut() {
             if written < front.len() {

@@ -1,12 +1,14 @@
 //! The head of a response, and what it says of its body.
 
+use std::convert::Infallible;
 use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, Method, StatusCode, Version, header};
 
 use super::{DecodeError, MAX_HEADERS};
-use crate::net::http1::{BodyFraming, decimal, for_each_field, spans_of, tokens};
+use crate::net::http1::{BodyFraming, Relayed, decimal, spans_of, tokens};
+use crate::upstream::response::UpstreamFields;
 
 /// Largest response head (SPEC §2.3).
 pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -15,7 +17,7 @@ pub(super) const MAX_HEAD_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(in crate::upstream::h1) struct ResponseHead {
     pub(in crate::upstream::h1) status: StatusCode,
-    pub(in crate::upstream::h1) headers: HeaderMap,
+    pub(in crate::upstream::h1) fields: UpstreamFields,
     pub(in crate::upstream::h1) framing: BodyFraming,
     /// Neither `Connection: close` nor HTTP/1.0.
     pub(in crate::upstream::h1) keep_alive: bool,
@@ -58,24 +60,32 @@ pub(in crate::upstream::h1) fn take_head(
     };
     let spans = spans_of(buffer, response.headers);
     let head = buffer.split_to(length).freeze();
-    let mut fields = Fields::for_status(status, spans.len());
-    for_each_field(&head, &spans, |name, value| fields.take(name, value))?;
+    let mut relayed = Relayed::new(head, spans);
+    let mut fields = Fields::for_status(status);
+    relayed.retain(|name, value| fields.take(name, value))?;
     let framing = fields.framing(method, status, version)?;
+    let keep_alive = version == Version::HTTP_11 && !fields.close;
+    let streams = fields.streams;
+    let (named, fields) = match fields.keeps_all {
+        true => (None, UpstreamFields::Map(relayed.into_map())),
+        false => {
+            fields.clean(&mut relayed);
+            (Some(fields.named), UpstreamFields::Came(relayed))
+        }
+    };
     Ok(Some(ResponseHead {
         status,
+        fields,
         framing,
-        keep_alive: version == Version::HTTP_11 && !fields.close,
-        streams: fields.streams,
-        named: fields.cleaned(),
-        headers: fields.kept,
+        keep_alive,
+        streams,
+        named,
     }))
 }
 
-/// The fields of a response, sorted as they come: each look-up in the map would
-/// cost a hash. What belongs to this hop (RFC 9110 §7.6.1) is read and left
+/// The fields of a response, looked at as they come. What belongs to this hop (RFC 9110 §7.6.1) is read and left
 /// out.
 struct Fields {
-    kept: HeaderMap,
     /// A 101 keeps all: whoever switches reads them.
     keeps_all: bool,
     keeps_length: bool,
@@ -92,10 +102,8 @@ struct Fields {
 }
 
 impl Fields {
-    fn for_status(status: StatusCode, count: usize) -> Self {
+    fn for_status(status: StatusCode) -> Self {
         Self {
-            // Room for one that is added on the way.
-            kept: HeaderMap::with_capacity(count + 1),
             keeps_all: status == StatusCode::SWITCHING_PROTOCOLS,
             // A 204 has none (RFC 9110 §8.6): clients of HTTP/2 take it for an
             // error.
@@ -108,35 +116,33 @@ impl Fields {
         }
     }
 
-    fn take(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), DecodeError> {
-        let keeps = match name.as_str() {
-            "content-length" => self.take_length(&value)?,
-            "transfer-encoding" => {
-                let chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    /// Whether the field is kept.
+    fn take(&mut self, name: &[u8], value: &[u8]) -> Result<bool, DecodeError> {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        let keeps = match name.len() {
+            14 if is(b"content-length") => self.take_length(value)?,
+            17 if is(b"transfer-encoding") => {
+                let chunked = value.eq_ignore_ascii_case(b"chunked");
                 self.chunked = Some(chunked && self.chunked.is_none());
                 false
             }
-            "connection" => {
-                self.take_connection(&value);
+            10 if is(b"connection") => {
+                self.take_connection(value);
                 false
             }
-            "content-type" => {
-                let value = value.as_bytes();
+            12 if is(b"content-type") => {
                 self.streams |= value.starts_with(b"text/event-stream")
                     || value.starts_with(b"application/grpc");
                 true
             }
-            other => !is_hop_by_hop(other),
+            _ => !is_hop_by_hop(name),
         };
-        if keeps || self.keeps_all {
-            self.kept.append(name, value);
-        }
-        Ok(())
+        Ok(keeps || self.keeps_all)
     }
 
     /// Whether this line is kept: equal ones become one.
-    fn take_length(&mut self, value: &HeaderValue) -> Result<bool, DecodeError> {
-        let length = decimal(value.as_bytes()).ok_or(DecodeError::ContentLength)?;
+    fn take_length(&mut self, value: &[u8]) -> Result<bool, DecodeError> {
+        let length = decimal(value).ok_or(DecodeError::ContentLength)?;
         match self.length.replace(length) {
             None => Ok(self.keeps_length),
             Some(other) if other == length => Ok(false),
@@ -144,8 +150,8 @@ impl Fields {
         }
     }
 
-    fn take_connection(&mut self, value: &HeaderValue) {
-        for token in tokens(value.as_bytes()) {
+    fn take_connection(&mut self, value: &[u8]) {
+        for token in tokens(value) {
             if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if !token.eq_ignore_ascii_case(b"keep-alive")
@@ -179,32 +185,31 @@ impl Fields {
         })
     }
 
-    /// Leaves out what `Connection` named, and tells it; `None` where nothing
-    /// was left out.
-    fn cleaned(&mut self) -> Option<Vec<HeaderName>> {
-        if self.keeps_all {
-            return None;
-        }
-        for name in &self.named {
-            if *name != header::CONTENT_LENGTH && *name != header::HOST {
-                self.kept.remove(name);
+    /// Leaves out what `Connection` named.
+    fn clean(&self, relayed: &mut Relayed) {
+        for named in &self.named {
+            if *named == header::CONTENT_LENGTH || *named == header::HOST {
+                continue;
             }
+            let named = named.as_str().as_bytes();
+            let others =
+                |name: &[u8], _: &[u8]| Ok::<_, Infallible>(!name.eq_ignore_ascii_case(named));
+            let Ok(()) = relayed.retain(others);
         }
-        Some(std::mem::take(&mut self.named))
     }
 }
 
 /// Whether a field is for one hop whatever `Connection` says (RFC 9110 §7.6.1).
-pub(in crate::upstream) fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-connection"
-            | "http2-settings"
-    )
+pub(in crate::upstream) fn is_hop_by_hop(name: &[u8]) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    match name.len() {
+        2 => is("te"),
+        7 => is("upgrade"),
+        10 => is("connection") || is("keep-alive"),
+        14 => is("http2-settings"),
+        16 => is("proxy-connection"),
+        17 => is("transfer-encoding"),
+        18 => is("proxy-authenticate"),
+        _ => false,
+    }
 }
