@@ -21,13 +21,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::auth::{Allowed, Call};
 use crate::forward::{self, AnswerBody, Client, Seen};
 use crate::model::{Failure, Kind, is_private};
-use crate::net::ClientBody;
 use crate::net::tls::PeerCertificate;
+use crate::net::{ClientBody, ClientRequest};
 use crate::snapshot::Ready;
 #[cfg(any(test, feature = "fault-injection"))]
 use crate::telemetry::fault;
@@ -83,7 +83,7 @@ pub struct Door {
 
 /// What has been learnt of a request on its way in.
 struct Arrival {
-    parts: Parts,
+    parts: Box<Parts>,
     /// Of the headers as they came.
     seen: Seen,
     body: ClientBody,
@@ -104,12 +104,8 @@ impl Door {
 
     /// One request to its answer. Never fails: what goes wrong is an answer
     /// too, and a panic ends this request alone.
-    pub async fn handle(
-        self,
-        request: Request<ClientBody>,
-        ending: Ending,
-    ) -> Response<RecordedBody> {
-        let (parts, body) = request.into_parts();
+    pub async fn handle(self, request: ClientRequest, ending: Ending) -> Response<RecordedBody> {
+        let ClientRequest { head: parts, body } = request;
         let mut record = Record::begin(
             Rc::clone(&self.local.recorder),
             parts.method.clone(),
@@ -156,7 +152,7 @@ impl Door {
 
     async fn walk(
         &self,
-        parts: (Parts, Seen),
+        parts: (Box<Parts>, Seen),
         body: ClientBody,
         record: &mut Record,
         passage: &mut Passage,
@@ -225,17 +221,18 @@ impl Door {
     fn arrive(
         &self,
         ready: &Ready,
-        (mut parts, seen): (Parts, Seen),
+        (mut parts, seen): (Box<Parts>, Seen),
         body: ClientBody,
         record: &mut Record,
         trace: &mut Option<trace::Context>,
     ) -> Result<Arrival, Failure> {
         let looked = self.look_at(ready, &parts, seen, &body, record);
         ready.reserved.strip(&mut parts.headers);
+        prepare::join_cookies(&mut parts);
         *trace = self.read_trace(ready, &parts.headers, record);
         match looked {
             Ok((host, client)) => Ok(Arrival {
-                parts: prepare::joined(parts),
+                parts,
                 seen,
                 body,
                 host,

@@ -1,14 +1,22 @@
-//! The body of a client's request, whatever it speaks.
+//! A client's request, whatever it speaks.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::http1::{FramingError, Http1Body};
+
+/// A request as it came.
+pub struct ClientRequest {
+    /// On the heap: it is handed from phase to phase, and is large.
+    pub head: Box<Parts>,
+    pub body: ClientBody,
+}
 
 /// A request's body, streamed.
 pub enum ClientBody {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
-use super::client_body::ClientBody;
+use super::client_body::{ClientBody, ClientRequest};
 use super::client_io::ClientIo;
 use super::connection::End;
 use super::deadline::Deadline;
@@ -52,13 +53,17 @@ pub async fn serve_http2<S, F, B>(
     service: S,
 ) -> End
 where
-    S: Fn(Request<ClientBody>) -> F,
+    S: Fn(ClientRequest) -> F,
     F: Future<Output = Result<Response<B>, Infallible>> + 'static,
     B: Answer<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let service = service_fn(move |request| {
-        let answering = service(request.map(ClientBody::Http2));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (head, body) = request.into_parts();
+        let answering = service(ClientRequest {
+            head: Box::new(head),
+            body: ClientBody::Http2(body),
+        });
         async move {
             let mut response = answering.await?;
             if let Some(relayed) = response.body_mut().take_relayed() {

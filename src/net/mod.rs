@@ -20,7 +20,7 @@ pub mod tls;
 mod watch;
 
 pub use bind::{BindError, BoundGroup, bind_alone, bind_group, join_group};
-pub use client_body::{ClientBody, ClientBodyError};
+pub use client_body::{ClientBody, ClientBodyError, ClientRequest};
 pub use client_io::{ClientIo, Spoken};
 pub use command::{ListenerId, OpenListener, Purpose, WorkerCommand};
 pub use connection::{End, answer_and_close, linger};

@@ -20,11 +20,11 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use http::header::{HOST, PROXY_AUTHORIZATION, TE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Response, StatusCode, Version};
 
 use crate::forward::{self, AnswerBody, Seen, TrailerRule};
 use crate::model::{Address, Failure, Kind};
-use crate::net::ClientBody;
+use crate::net::{ClientBody, ClientRequest};
 use crate::reply;
 use crate::telemetry::record::{Record, SpanSeed};
 use crate::telemetry::spans::Host;
@@ -79,12 +79,8 @@ impl Door {
 
     /// One call to its answer. Never fails: what goes wrong is an answer too,
     /// and a panic ends this call alone.
-    pub async fn handle(
-        self,
-        request: Request<ClientBody>,
-        ending: CallEnding,
-    ) -> Response<CallBody> {
-        let (parts, body) = request.into_parts();
+    pub async fn handle(self, request: ClientRequest, ending: CallEnding) -> Response<CallBody> {
+        let ClientRequest { head: parts, body } = request;
         let id = trace::request_id(&parts.headers, &self.directory.parts.ids);
         let shape = Shape::of(&parts, &body);
         let found = target::find(&self.directory, self.entry, &parts);
@@ -167,7 +163,7 @@ impl Door {
     async fn walk(
         &self,
         found: Found,
-        parts: Parts,
+        parts: Box<Parts>,
         body: ClientBody,
         record: &mut Record,
         passage: &mut Passage,
@@ -216,7 +212,7 @@ impl Door {
     fn prepare(
         &self,
         found: &Found,
-        (mut parts, seen): (Parts, Seen),
+        (mut parts, seen): (Box<Parts>, Seen),
         body: ClientBody,
         record: &mut Record,
         passage: &mut Passage,

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,9 @@ use crate::inbound::ConnectionSettings;
 use crate::model::{Kind, Limits, ServiceName};
 use crate::net::deadline::Deadlines;
 use crate::net::stream::Stream;
-use crate::net::{self, ClientBody, ClientIo, End, OpenListener, Permits, Purpose, Spoken, Watch};
+use crate::net::{
+    self, ClientIo, ClientRequest, End, OpenListener, Permits, Purpose, Spoken, Watch,
+};
 use crate::outbound::{CallBody, CallEnding, CallTunnelSlot, Directory, Door, Entry};
 use crate::telemetry::recorder::Recorder;
 
@@ -196,8 +198,8 @@ impl Calling {
         leaving::left_http2(&**exit, end, calling.peer);
     }
 
-    async fn call(&self, request: Request<ClientBody>) -> Result<Response<CallBody>, Infallible> {
-        let underway = self.watch.request_begun(request.body().is_end_stream());
+    async fn call(&self, request: ClientRequest) -> Result<Response<CallBody>, Infallible> {
+        let underway = self.watch.request_begun(request.body.is_end_stream());
         let close = self.exit.listening.phase().get() >= Phase::Announced;
         let ending = CallEnding {
             underway,

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 
 use super::listening::Listening;
 use crate::drain::Phase;
 use crate::net::http1::Answer;
 use crate::net::stream::Stream;
-use crate::net::{self, ClientBody, ClientIo, End, ParserLimits, Stalled, Watch};
+use crate::net::{self, ClientIo, ClientRequest, End, ParserLimits, Stalled, Watch};
 
 /// Serves until the connection ends. While it is silent it is parked: then it
 /// holds its socket and nothing else, neither buffers nor parser, which are
@@ -24,7 +24,7 @@ pub(super) async fn serve_http1<F, R, B>(
     service: F,
 ) -> (End, Stream, Bytes)
 where
-    F: Fn(Request<ClientBody>) -> R,
+    F: Fn(ClientRequest) -> R,
     R: Future<Output = Result<Response<B>, Infallible>>,
     B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use crate::inbound::{
 use crate::model::{Kind, ServiceName};
 use crate::net::stream::Stream;
 use crate::net::tls::{PeerCertificate, ServerTls};
-use crate::net::{self, ClientBody, ClientIo, End, OpenListener, Permit, Spoken, Watch};
+use crate::net::{self, ClientIo, ClientRequest, End, OpenListener, Permit, Spoken, Watch};
 use crate::telemetry::recorder::Recorder;
 
 /// One listening socket of this worker.
@@ -259,11 +259,8 @@ impl Serving {
         local.connection_settings() != self.opened || !local.is_under(self.tls.as_ref())
     }
 
-    async fn request(
-        &self,
-        request: Request<ClientBody>,
-    ) -> Result<Response<RecordedBody>, Infallible> {
-        let underway = self.watch.request_begun(request.body().is_end_stream());
+    async fn request(&self, request: ClientRequest) -> Result<Response<RecordedBody>, Infallible> {
+        let underway = self.watch.request_begun(request.body.is_end_stream());
         let local = self.port.site.current();
         let draining = self.port.phase() >= Phase::Announced;
         let close = draining || self.is_outdated(&local);

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, StatusCode, Version};
 
-use super::fields::{decimal, tokens};
+use super::fields::{decimal, is_named, tokens};
 use super::relayed::Relayed;
 
 /// What of a request its answer's form depends on.
@@ -133,10 +133,9 @@ struct Fields {
 
 impl Fields {
     fn take(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
             // Written from what is sent. Only to HEAD it tells what would be.
-            14 if is(b"content-length") => {
+            14 if is_named(name, b"content-length") => {
                 let told = decimal(value);
                 let first = self.told_length.is_none() && told.is_some();
                 self.told_length = self.told_length.or(told);
@@ -144,8 +143,8 @@ impl Fields {
                     return;
                 }
             }
-            17 if is(b"transfer-encoding") => return,
-            7 if is(b"trailer") => {
+            17 if is_named(name, b"transfer-encoding") => return,
+            7 if is_named(name, b"trailer") => {
                 if !self.chunks {
                     return;
                 }
@@ -153,14 +152,14 @@ impl Fields {
                 self.trailers
                     .extend(names.filter_map(|name| HeaderName::from_bytes(name).ok()));
             }
-            10 if is(b"connection") => {
+            10 if is_named(name, b"connection") => {
                 self.has_connection = true;
                 let close = |token: &[u8]| token.eq_ignore_ascii_case(b"close");
                 if tokens(value).any(close) {
                     self.keep_alive = false;
                 }
             }
-            4 if is(b"date") => self.has_date = true,
+            4 if is_named(name, b"date") => self.has_date = true,
             _ => {}
         }
         write_field(name, value, out);

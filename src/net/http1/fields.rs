@@ -71,6 +71,14 @@ pub fn for_each_field<E: From<FramingError>>(
     Ok(())
 }
 
+/// Whether a field name is this one, in letters of any size. `known` has letters,
+/// digits and hyphens only, in small letters; so has a name that was parsed,
+/// apart from bytes that cannot become one of those by the bit that is set.
+pub fn is_named<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
+    // One comparison where a loop would look at each byte.
+    <&[u8; N]>::try_from(name).is_ok_and(|name| name.map(|byte| byte | 0x20) == *known)
+}
+
 /// `1*DIGIT` without sign or white space, as `Content-Length` is (RFC 9110
 /// §8.6); `None` for anything else and for what is too large.
 pub fn decimal(digits: &[u8]) -> Option<u64> {

@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
 
 use super::decode::BodyFraming;
@@ -17,8 +18,7 @@ const FEW_FIELDS: usize = 100;
 /// A parsed request head.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// Without its body.
-    pub(super) request: Request<()>,
+    pub(super) parts: Box<Parts>,
     pub(super) framing: BodyFraming,
     /// The client wants the connection to go on.
     pub(super) keep_alive: bool,
@@ -180,13 +180,13 @@ impl Fields {
         // Whoever sends two framings, or wants a tunnel, may mean something
         // else by what follows.
         let doubtful = (self.chunked.is_some() && self.measured) || method == Method::CONNECT;
-        let mut request = Request::new(());
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.version_mut() = version;
-        *request.headers_mut() = self.kept;
+        let mut parts = Box::new(Request::new(()).into_parts().0);
+        parts.method = method;
+        parts.uri = uri;
+        parts.version = version;
+        parts.headers = self.kept;
         Ok(Head {
-            request,
+            parts,
             framing,
             keep_alive: asked && !self.close && !doubtful,
             expects: self.expects && version == Version::HTTP_11,

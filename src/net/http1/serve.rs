@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::Frame;
 
 use super::ParserLimits;
@@ -18,7 +18,7 @@ use super::head::{Head, Refused};
 use super::relayed::{Answer, Relayed};
 use super::wire::{HeadError, Wire};
 use crate::drain::Phase;
-use crate::net::client_body::ClientBody;
+use crate::net::client_body::{ClientBody, ClientRequest};
 use crate::net::client_io::ClientIo;
 use crate::net::connection::End;
 use crate::net::stream::Stream;
@@ -40,7 +40,7 @@ pub async fn serve_http1<F, R, B>(
     service: F,
 ) -> (End, Stream, Bytes)
 where
-    F: Fn(Request<ClientBody>) -> R,
+    F: Fn(ClientRequest) -> R,
     R: Future<Output = Result<Response<B>, Infallible>>,
     B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -106,7 +106,7 @@ struct Talk<'a, F, B> {
 
 impl<F, R, B> Talk<'_, F, B>
 where
-    F: Fn(Request<ClientBody>) -> R,
+    F: Fn(ClientRequest) -> R,
     R: Future<Output = Result<Response<B>, Infallible>>,
     B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -155,22 +155,22 @@ where
         let bodiless = wire.decoder().is_done();
         drop(wire);
         let Head {
-            request,
+            parts,
             keep_alive,
             trailers,
             ..
         } = head;
         self.keep_alive = keep_alive;
         self.asked = Asked {
-            head: *request.method() == Method::HEAD,
-            version: request.version(),
+            head: parts.method == Method::HEAD,
+            version: parts.version,
             trailers,
         };
         let body = match bodiless {
             true => ClientBody::Empty,
             false => ClientBody::Http1(Http1Body::new(self.wire)),
         };
-        place.set(Some((self.service)(request.map(|()| body))));
+        place.set(Some((self.service)(ClientRequest { head: parts, body })));
         self.stage = Stage::Request;
         Poll::Ready(Ok(()))
     }

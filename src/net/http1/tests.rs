@@ -41,12 +41,7 @@ fn framing_follows_rfc_9112() {
     ] {
         let head = whole(&format!("POST / HTTP/1.1\r\n{fields}\r\n"));
         assert_eq!(head.framing, framing, "{fields}");
-        let lengths = head
-            .request
-            .headers()
-            .get_all(CONTENT_LENGTH)
-            .iter()
-            .count();
+        let lengths = head.parts.headers.get_all(CONTENT_LENGTH).iter().count();
         let doubtful = fields.contains("content") && fields.contains("transfer");
         assert_eq!(head.keep_alive, !doubtful, "{fields}");
         assert_eq!(
@@ -79,7 +74,7 @@ fn framing_follows_rfc_9112() {
 #[test]
 fn heads_are_bounded() {
     let fields = |count| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
-    assert_eq!(whole(&fields(10)).request.headers().len(), 10);
+    assert_eq!(whole(&fields(10)).parts.headers.len(), 10);
     assert_eq!(head(&fields(11)).expect_err("too many"), Refused(431));
     let large = |count| format!("GET / HTTP/1.1\r\na: {}", "b".repeat(count));
     assert!(head(&large(10_000)).expect("may go on").is_none());
@@ -96,7 +91,7 @@ fn heads_are_bounded() {
     assert_eq!(refused.expect_err("too long"), Refused(414));
     let many = take_head(&mut BytesMut::from(&fields(200)[..]), wide);
     let many = many.expect("as many as may be").expect("whole");
-    assert_eq!(many.request.headers().len(), 200);
+    assert_eq!(many.parts.headers.len(), 200);
 }
 
 #[test]
@@ -282,6 +277,29 @@ fn relayed(text: &'static str) -> Box<Relayed> {
     };
     let spans = spans_of(text.as_bytes(), fields);
     Relayed::new(bytes::Bytes::from_static(text.as_bytes()), spans)
+}
+
+#[test]
+fn names_are_told_whatever_their_letters() {
+    for name in ["content-length", "Content-Length", "CONTENT-LENGTH"] {
+        assert!(is_named(name.as_bytes(), b"content-length"), "{name}");
+    }
+    for name in [
+        "content_length",
+        "content-lengtH2",
+        "content-lengt",
+        "x",
+        "",
+    ] {
+        assert!(!is_named(name.as_bytes(), b"content-length"), "{name}");
+    }
+    // Every byte that may stand in a name (RFC 9110 §5.6.2), for every one known.
+    for byte in (0..=u8::MAX).filter(|byte| byte.is_ascii_graphic()) {
+        let same = byte.eq_ignore_ascii_case(&b'a');
+        assert_eq!(is_named(&[byte], b"a"), same, "{byte}");
+        assert_eq!(is_named(&[byte], b"-"), byte == b'-', "{byte}");
+        assert_eq!(is_named(&[byte], b"2"), byte == b'2', "{byte}");
+    }
 }
 
 #[test]

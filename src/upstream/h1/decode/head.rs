@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use http::{HeaderName, Method, StatusCode, Version, header};
 
 use super::{DecodeError, MAX_HEADERS};
-use crate::net::http1::{BodyFraming, Relayed, decimal, spans_of, tokens};
+use crate::net::http1::{BodyFraming, Relayed, decimal, is_named, spans_of, tokens};
 use crate::upstream::response::UpstreamFields;
 
 /// Largest response head (SPEC §2.3).
@@ -118,19 +118,18 @@ impl Fields {
 
     /// Whether the field is kept.
     fn take(&mut self, name: &[u8], value: &[u8]) -> Result<bool, DecodeError> {
-        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         let keeps = match name.len() {
-            14 if is(b"content-length") => self.take_length(value)?,
-            17 if is(b"transfer-encoding") => {
+            14 if is_named(name, b"content-length") => self.take_length(value)?,
+            17 if is_named(name, b"transfer-encoding") => {
                 let chunked = value.eq_ignore_ascii_case(b"chunked");
                 self.chunked = Some(chunked && self.chunked.is_none());
                 false
             }
-            10 if is(b"connection") => {
+            10 if is_named(name, b"connection") => {
                 self.take_connection(value);
                 false
             }
-            12 if is(b"content-type") => {
+            12 if is_named(name, b"content-type") => {
                 self.streams |= value.starts_with(b"text/event-stream")
                     || value.starts_with(b"application/grpc");
                 true
@@ -201,15 +200,14 @@ impl Fields {
 
 /// Whether a field is for one hop whatever `Connection` says (RFC 9110 §7.6.1).
 pub(in crate::upstream) fn is_hop_by_hop(name: &[u8]) -> bool {
-    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
     match name.len() {
-        2 => is("te"),
-        7 => is("upgrade"),
-        10 => is("connection") || is("keep-alive"),
-        14 => is("http2-settings"),
-        16 => is("proxy-connection"),
-        17 => is("transfer-encoding"),
-        18 => is("proxy-authenticate"),
+        2 => is_named(name, b"te"),
+        7 => is_named(name, b"upgrade"),
+        10 => is_named(name, b"connection") || is_named(name, b"keep-alive"),
+        14 => is_named(name, b"http2-settings"),
+        16 => is_named(name, b"proxy-connection"),
+        17 => is_named(name, b"transfer-encoding"),
+        18 => is_named(name, b"proxy-authenticate"),
         _ => false,
     }
 }
