@@ -59,7 +59,7 @@
 //!
 //! `net::accept_loop` → `worker::port` takes a permit, shakes hands where there
 //! is TLS (`worker::secure`), tells HTTP/1 from HTTP/2 → `net::serve_http1`
-//! (hyper; our deadlines, our drain) →
+//! (our codec, our deadlines, our drain) →
 //! [`inbound::Door::handle`]: begin the record → limits, framing, host → strip
 //! reserved headers → `/health`? → place in flight → `auth` → headers toward the
 //! app → [`forward::send`] → [`upstream`] → response headers cleaned → the body

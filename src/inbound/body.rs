@@ -89,8 +89,8 @@ impl RecordedBody {
             Poll::Ready(Some(Err(error)))
         });
         if let Poll::Ready(Some(Err(error))) = polled {
-            // hyper throws away what it has not sent yet when a body fails;
-            // while a body has nothing to say, it sends.
+            // hyper (HTTP/2) throws away what it has not sent yet when a body
+            // fails; while a body has nothing to say, it sends.
             self.failure = Some(error);
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -149,7 +149,7 @@ impl Answer for RecordedBody {
 
 impl Drop for RecordedBody {
     fn drop(&mut self) {
-        // hyper does not poll a body for its end once it says that it is there.
+        // A body is not polled for its end once it says that it is there.
         if self.is_end_stream()
             && let Some(record) = &mut self.record
         {

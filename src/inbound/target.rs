@@ -1,4 +1,4 @@
-//! Whom a request is for: the host, checked where hyper does not.
+//! Whom a request is for: the host, which no parser checks.
 
 use http::header::HOST;
 use http::request::Parts;

@@ -29,14 +29,22 @@ const fn digit(character: u8) -> Option<u8> {
 /// Writes lower-case hex. `text` must be twice as long as `bytes`; what does
 /// not fit is left alone.
 pub fn write(bytes: &[u8], text: &mut [u8]) {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
     for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
-        if let [high, low] = pair {
-            *high = DIGITS[usize::from(byte >> 4)];
-            *low = DIGITS[usize::from(byte & 0x0f)];
-        }
+        pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
     }
 }
+
+/// The digits of every byte: ids are written several times in a request.
+static PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 0x0f]];
+        byte += 1;
+    }
+    pairs
+};
 
 #[cfg(test)]
 mod tests {

@@ -174,7 +174,7 @@ impl AsyncWrite for ClientIo {
     /// On HTTP/2 waits, within bounds, for the client to close too: what it has
     /// sent meanwhile would reset the connection, and could take the GOAWAY
     /// with it that says which requests it may send again (RFC 9113 §6.8). On
-    /// HTTP/1 that is done once hyper has given the stream back.
+    /// HTTP/1 that is done once the stream has been given back.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;

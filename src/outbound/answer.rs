@@ -255,7 +255,7 @@ impl Answer for CallBody {
 
 impl Drop for CallBody {
     fn drop(&mut self) {
-        // hyper does not poll a body for its end once it says that it is there.
+        // A body is not polled for its end once it says that it is there.
         if self.body.is_end_stream() {
             self.ended();
         }

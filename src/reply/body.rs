@@ -65,7 +65,7 @@ pub fn proxy_status(service: Option<&ServiceName>, kind: Kind) -> String {
     }
 }
 
-/// A complete HTTP/1.1 response for a connection that hyper does not serve:
+/// A complete HTTP/1.1 response for a connection without a request:
 /// 408 where a head never came, 503 where a connection is one too many. The
 /// connection is closed after it.
 pub fn raw(kind: Kind, service: Option<&ServiceName>) -> Bytes {

@@ -1,7 +1,7 @@
 //! From a [`Kind`] to what a client sees: the one set of tables.
 //!
 //! [`facts()`] is the table. [`problem`] makes the answer for a request that
-//! reached us through hyper, [`raw`] the bytes for a connection that did not.
+//! reached us, [`raw`] the bytes for a connection that did not.
 //! Texts are fixed: nothing from inside the process reaches a client.
 
 mod body;

@@ -1,4 +1,4 @@
-//! Answers for requests that came through hyper.
+//! Answers for requests.
 
 use bytes::Bytes;
 use http::header::{

@@ -125,7 +125,7 @@ pub(super) fn limits(written: Option<&RawLimits>, context: &mut Context<'_>) -> 
     };
     let mut bytes = |key: &str, written: Option<RawSize>, default: u32| match written {
         None => default,
-        // A request head must fit into one buffer of hyper's.
+        // A request head has to fit into one buffer.
         Some(RawSize(Some(bytes))) if (1024..=16 << 20).contains(&bytes) => {
             u32::try_from(bytes).unwrap_or(default)
         }

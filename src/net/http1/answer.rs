@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, StatusCode, Version};
 
-use super::fields::{decimal, is_named, tokens};
+use super::fields::{decimal, is_named, tokens, write_field};
 use super::relayed::Relayed;
 
 /// What of a request its answer's form depends on.
@@ -202,14 +202,6 @@ impl Fields {
 fn write_length(length: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"content-length: ");
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -91,6 +91,15 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
+/// Appends a field line.
+pub fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// The tokens of a comma-separated list.
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value

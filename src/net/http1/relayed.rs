@@ -16,7 +16,7 @@ use super::fields::{Spans, for_each_field};
 pub struct Relayed {
     head: Bytes,
     spans: Spans,
-    set: SmallVec<[(HeaderName, HeaderValue); 1]>,
+    set: SmallVec<[(HeaderName, HeaderValue); 4]>,
 }
 
 /// A body whose answer's fields may lie beside those of its response.

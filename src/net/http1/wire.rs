@@ -23,6 +23,8 @@ const MAX_READ_BYTES: usize = 64 * 1024;
 /// Pieces of an answer up to this size are copied behind its head, so that one
 /// buffer is written.
 const COPIED_BYTES: usize = 4 * 1024;
+/// Room that an idle connection may keep for what comes next.
+const KEPT_INPUT_BYTES: usize = 16 * 1024;
 /// Room that the written head's buffer may keep.
 const KEPT_OUTPUT_BYTES: usize = 8 * 1024;
 /// Slices of one write.
@@ -110,6 +112,9 @@ impl Wire {
                 // No room is made before it is needed, and none is kept that a
                 // body needed. What TLS has taken in shows only when it is read.
                 self.read_bytes = READ_BYTES;
+                if self.input.capacity() > KEPT_INPUT_BYTES {
+                    self.input = BytesMut::new();
+                }
                 if self.input.capacity() < READ_BYTES && !self.stream.holds_back() {
                     ready!(self.stream.poll_readable(context));
                 }

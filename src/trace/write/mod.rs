@@ -123,10 +123,13 @@ impl Context {
     }
 
     fn house_id_value(&self) -> HeaderValue {
-        self.house_id.clone().unwrap_or_else(|| {
-            HeaderValue::from_str(self.trace_id().text().as_str())
-                .expect("hex digits are visible ASCII")
-        })
+        let made = || {
+            self.house_text.get_or_init(|| {
+                HeaderValue::from_str(self.trace_id().text().as_str())
+                    .expect("hex digits are visible ASCII")
+            })
+        };
+        self.house_id.as_ref().unwrap_or_else(made).clone()
     }
 
     const fn as_b3(&self) -> b3::Outgoing {

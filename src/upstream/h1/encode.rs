@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::model::HeaderCase;
+use crate::net::http1;
 
 /// Frames the request's body (RFC 9112 §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,10 +96,14 @@ fn is_framing(name: &HeaderName) -> bool {
 
 fn write_field(name: &HeaderName, value: &HeaderValue, case: HeaderCase, out: &mut Vec<u8>) {
     let (name, value) = (name.as_str(), value.as_bytes());
-    out.reserve(name.len() + value.len() + 4);
-    write_name(name, case, out);
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    match case {
+        HeaderCase::Lower => http1::write_field(name.as_bytes(), value, out),
+        HeaderCase::Title => {
+            write_name(name, case, out);
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 /// The name in the wanted spelling, colon and space.

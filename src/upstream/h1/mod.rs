@@ -1,8 +1,9 @@
 //! The HTTP/1.1 client of the data path, driven by the request that needs it.
 //!
-//! The one piece of HTTP framing written here (on `httparse`): it saves a third
-//! of the instructions of a request, tells exactly what was sent and received
-//! when something fails, and refuses what a lenient client would let through.
+//! Written here, on `httparse` and what [`net::http1`](crate::net::http1) has in
+//! common with it: it saves a third of the instructions of a request, tells
+//! exactly what was sent and received when something fails, and refuses what a
+//! lenient client would let through.
 
 mod decode;
 mod encode;

@@ -46,7 +46,7 @@ fn heads_that_are_too_large() {
     assert_eq!(app.count(), 2);
 }
 
-/// What hyper's parser refuses by itself: bare, but counted and logged.
+/// What the parser refuses by itself: bare, but counted and logged.
 #[test]
 fn heads_that_the_parser_refuses() {
     let (app, front) = limited(scripts::ok, "", "headerBytes: 16KiB, headerCount: 10");
