@@ -55,7 +55,7 @@ pub fn set_field(response: &mut Response<AnswerBody>, name: HeaderName, value: H
 pub fn relay_switch(
     response: UpstreamResponse,
     asked: &[u8],
-) -> Result<(Response<AnswerBody>, Switched), Failure> {
+) -> Result<(Response<AnswerBody>, Box<Switched>), Failure> {
     let failed = |detail: &'static str| Failure::because(Kind::UpgradeFailed, detail);
     let UpstreamResponse {
         status,
@@ -82,5 +82,6 @@ pub fn relay_switch(
     let mut answer = Response::new(AnswerBody::Whole(Bytes::new()));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
-    Ok((answer, switched))
+    // Boxed, as what is rare.
+    Ok((answer, Box::new(switched)))
 }

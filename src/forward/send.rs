@@ -30,7 +30,9 @@ pub async fn send(
     retried: impl Fn(RetryReason),
 ) -> Result<Sent, UpstreamError> {
     let outcome = match head.http2 {
-        true => send_http2(pool, head, body, &retried).await,
+        // Boxed, here and below: what is not done for each request would make
+        // each as large as that.
+        true => Box::pin(send_http2(pool, head, body, &retried)).await,
         false => send_http1(pool, head, body, &retried).await,
     };
     let traffic = pool.upstream().traffic();
@@ -50,7 +52,7 @@ async fn send_http1(
     retried: &impl Fn(RetryReason),
 ) -> Result<Sent, UpstreamError> {
     let Some(connection) = pool.take_idle() else {
-        let connection = connect(pool, retried).await?;
+        let connection = Box::pin(connect(pool, retried)).await?;
         let sent = upstream::request(pool, connection, head, body).await;
         return Sent::by(1, sent);
     };
@@ -66,7 +68,7 @@ async fn send_http1(
         return Err(error);
     }
     retried(reason);
-    let connection = pool.connect().await?;
+    let connection = Box::pin(pool.connect()).await?;
     Sent::by(2, upstream::request(pool, connection, head, body).await)
 }
 

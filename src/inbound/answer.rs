@@ -76,7 +76,7 @@ pub(super) struct Passage {
     /// Where tracing is on.
     pub(super) trace: Option<trace::Context>,
     /// The app switched protocols.
-    pub(super) switched: Option<Switched>,
+    pub(super) switched: Option<Box<Switched>>,
     pub(super) peeked: Peeked,
     /// How long a tunnel may be silent.
     pub(super) idle: std::time::Duration,

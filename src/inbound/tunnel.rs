@@ -18,7 +18,7 @@ pub type TunnelSlot = Rc<RefCell<Option<PendingTunnel>>>;
 
 /// A switch both sides have agreed to. Counts as in flight until it ends.
 pub struct PendingTunnel {
-    pub(super) switched: Switched,
+    pub(super) switched: Box<Switched>,
     pub(super) record: Box<Record>,
     pub(super) permit: Option<Permit>,
     pub(super) idle: std::time::Duration,
@@ -39,7 +39,7 @@ impl PendingTunnel {
             permit,
             idle,
         } = self;
-        let end = forward::tunnel(client, leftover, switched, idle, deadlines, phase).await;
+        let end = forward::tunnel(client, leftover, *switched, idle, deadlines, phase).await;
         match end {
             TunnelEnd::Closed | TunnelEnd::Idle | TunnelEnd::Drained => {}
             TunnelEnd::Broken(error) => record.tunnel_broke(&error),

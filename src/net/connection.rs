@@ -18,6 +18,8 @@ pub(super) const LINGER_TIME: Duration = Duration::from_secs(1);
 pub enum End {
     /// As HTTP wants it. The stream is still open for a tunnel, or lingering.
     Finished,
+    /// The same, and the client sends nothing more, as it said.
+    Agreed,
     /// The parser refused a request and answered it with this status.
     Refused(u16),
     /// A limit was reached.
@@ -37,6 +39,15 @@ pub async fn answer_and_close(mut stream: Stream, answer: &[u8]) {
     let written = tokio::time::timeout(LINGER_TIME, stream.write_all(answer)).await;
     if matches!(written, Ok(Ok(()))) {
         linger(stream).await;
+    }
+}
+
+/// Closes a connection on which nothing more comes: nothing can be lost to a
+/// reset (RFC 9112 §9.6).
+pub async fn close(mut stream: Stream) {
+    // TLS says that this is the end; a socket says it by closing.
+    if stream.holds_back() {
+        let _ = tokio::time::timeout(LINGER_TIME, stream.shutdown()).await;
     }
 }
 

@@ -23,7 +23,7 @@ pub use bind::{BindError, BoundGroup, bind_alone, bind_group, join_group};
 pub use client_body::{ClientBody, ClientBodyError, ClientRequest};
 pub use client_io::{ClientIo, Spoken};
 pub use command::{ListenerId, OpenListener, Purpose, WorkerCommand};
-pub use connection::{End, answer_and_close, linger};
+pub use connection::{End, answer_and_close, close, linger};
 pub use http1::{ParserLimits, serve_http1};
 pub use http2::{H2Limits, LocalExecutor, serve_http2};
 pub use listener::accept_loop;

@@ -100,7 +100,7 @@ impl Stream {
     }
 
     /// Whether bytes may be held back here, to be sent by a flush.
-    pub(super) fn holds_back(&self) -> bool {
+    pub fn holds_back(&self) -> bool {
         matches!(self, Self::Tls(_))
     }
 }

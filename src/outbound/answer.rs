@@ -67,7 +67,7 @@ pub struct CallEnding {
 
 /// A switch both sides have agreed to.
 pub struct CallTunnel {
-    switched: Switched,
+    switched: Box<Switched>,
     record: Box<Record>,
     /// Keeps the address's count of requests in flight.
     _pick: Option<Pick>,
@@ -91,7 +91,7 @@ impl CallTunnel {
             _in_flight: in_flight,
             idle,
         } = self;
-        let end = forward::tunnel(app, leftover, switched, idle, deadlines, phase).await;
+        let end = forward::tunnel(app, leftover, *switched, idle, deadlines, phase).await;
         if let TunnelEnd::Broken(error) = end {
             record.tunnel_broke(&error);
         }
@@ -140,7 +140,7 @@ pub(super) fn refuse(
 #[derive(Default)]
 pub(super) struct Passage {
     pub(super) pick: Option<Pick>,
-    pub(super) switched: Option<Switched>,
+    pub(super) switched: Option<Box<Switched>>,
     /// Where tracing is on.
     pub(super) trace: Option<trace::Context>,
     /// How long a tunnel may be silent.

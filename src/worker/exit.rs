@@ -180,6 +180,8 @@ impl Calling {
                 // Boxed, as what is rare: every connection is as large as this.
                 Box::pin(tunnel.run(stream, leftover, deadlines, listening.tunnels())).await;
             }
+            // As most connections end.
+            _ if matches!(ended, End::Agreed) && !stream.holds_back() => {}
             _ => leaving::leave(&*self.exit, ended, stream, self.peer).await,
         }
     }

@@ -34,8 +34,14 @@ pub(super) async fn answer_unread(
 
 /// Leaves a connection as its end asks for.
 pub(super) async fn leave(host: &impl Host, end: End, stream: Stream, peer: IpAddr) {
+    // Boxed: every connection is as large as this.
+    Box::pin(leave_so(host, end, stream, peer)).await;
+}
+
+async fn leave_so(host: &impl Host, end: End, stream: Stream, peer: IpAddr) {
     match end {
         End::Finished => net::linger(stream).await,
+        End::Agreed => net::close(stream).await,
         End::Refused(status) => {
             if let Some(recorder) = host.recorder() {
                 let mut refusal = refusal(Kind::BadRequest, "refused by the parser");
@@ -62,7 +68,7 @@ pub(super) fn left_http2(host: &impl Host, end: End, peer: IpAddr) {
     match end {
         End::Broken(error) => tracing::debug!(%error, "an HTTP/2 connection broke off"),
         End::Flooded => record_unread(host, Kind::BadRequest, "a flood of HTTP/2 frames", peer),
-        End::Finished | End::Refused(_) | End::Stalled(_) | End::Cut => {}
+        End::Finished | End::Agreed | End::Refused(_) | End::Stalled(_) | End::Cut => {}
     }
 }
 

@@ -222,6 +222,8 @@ impl Serving {
                 // Boxed, as what is rare: every connection is as large as this.
                 Box::pin(tunnel.run(stream, leftover, deadlines, listening.tunnels())).await;
             }
+            // As most connections end.
+            _ if matches!(end, End::Agreed) && !stream.holds_back() => {}
             _ => leaving::leave(&*self.port, end, stream, self.peer.ip()).await,
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Head {
     pub(super) framing: BodyFraming,
     /// The client wants the connection to go on.
     pub(super) keep_alive: bool,
+    /// It said itself that this is its last request.
+    pub(super) ends: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
     /// `TE: trailers`.
@@ -189,6 +191,7 @@ impl Fields {
             parts,
             framing,
             keep_alive: asked && !self.close && !doubtful,
+            ends: !asked || self.close,
             expects: self.expects && version == Version::HTTP_11,
             trailers: self.trailers,
         })

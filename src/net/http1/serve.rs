@@ -63,6 +63,7 @@ where
                 trailers: false,
             },
             keep_alive: true,
+            ends: false,
         };
         std::future::poll_fn(|context| talk.poll(place.as_mut(), context)).await
     };
@@ -89,6 +90,7 @@ enum Stage<B> {
 #[derive(Clone, Copy)]
 enum Ending {
     Finished,
+    Agreed,
     Refused(u16),
 }
 
@@ -102,6 +104,8 @@ struct Talk<'a, F, B> {
     /// The request being served.
     asked: Asked,
     keep_alive: bool,
+    /// The client sends nothing after it.
+    ends: bool,
 }
 
 impl<F, R, B> Talk<'_, F, B>
@@ -139,7 +143,7 @@ where
         let mut wire = self.wire.borrow_mut();
         let head = match wire.poll_head(self.limits, context) {
             Poll::Ready(Ok(Some(head))) => head,
-            Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Finished)),
+            Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Agreed)),
             Poll::Ready(Err(HeadError::Refused(refused))) => {
                 drop(wire);
                 self.refuse(refused);
@@ -157,10 +161,12 @@ where
         let Head {
             parts,
             keep_alive,
+            ends,
             trailers,
             ..
         } = head;
         self.keep_alive = keep_alive;
+        self.ends = ends;
         self.asked = Asked {
             head: parts.method == Method::HEAD,
             version: parts.version,
@@ -228,6 +234,8 @@ where
         let head = (response.status(), response.headers(), relayed.as_deref());
         let written = self.write_head(self.asked, head, length, keep_alive);
         self.keep_alive = written.keep_alive;
+        // After a switch both go on.
+        self.ends &= response.status() != StatusCode::SWITCHING_PROTOCOLS;
         if written.sending == Sending::Nothing {
             drop(response);
             self.stage = self.after_answer();
@@ -294,10 +302,14 @@ where
     fn after_answer(&self) -> Stage<B> {
         // The rest of a body that has come already is nobody's; one that has
         // not ends the connection.
-        let goes_on = self.keep_alive && self.wire.borrow_mut().skip_body().unwrap_or(false);
-        match goes_on {
-            true => Stage::Flush,
-            false => Stage::Last(Ending::Finished),
+        let mut wire = self.wire.borrow_mut();
+        let whole = wire.skip_body().unwrap_or(false);
+        if whole && self.keep_alive {
+            Stage::Flush
+        } else if whole && self.ends && !wire.has_input() {
+            Stage::Last(Ending::Agreed)
+        } else {
+            Stage::Last(Ending::Finished)
         }
     }
 
@@ -310,6 +322,7 @@ where
         }
         match self.stage {
             Stage::Last(Ending::Finished) => return Poll::Ready(Err(End::Finished)),
+            Stage::Last(Ending::Agreed) => return Poll::Ready(Err(End::Agreed)),
             Stage::Last(Ending::Refused(status)) => return Poll::Ready(Err(End::Refused(status))),
             _ => self.stage = Stage::Head,
         }

@@ -104,6 +104,11 @@ fn connections_go_on_where_both_want_it() {
     assert!(!keeps("GET / HTTP/1.0\r\n"));
     assert!(keeps("GET / HTTP/1.0\r\nconnection: x, Keep-Alive\r\n"));
     assert!(!keeps("CONNECT a:1 HTTP/1.1\r\n"));
+    let ends = |text: &str| whole(&format!("{text}\r\n")).ends;
+    assert!(ends("GET / HTTP/1.1\r\nconnection: close\r\n"));
+    assert!(ends("GET / HTTP/1.0\r\n"));
+    assert!(!ends("GET / HTTP/1.1\r\n"));
+    assert!(!ends("CONNECT a:1 HTTP/1.1\r\n"));
     assert!(whole("PUT / HTTP/1.1\r\nexpect: 100-Continue\r\n\r\n").expects);
     assert!(!whole("PUT / HTTP/1.0\r\nexpect: 100-continue\r\n\r\n").expects);
     assert!(whole("GET / HTTP/1.1\r\nte: gzip;q=1, trailers\r\n\r\n").trailers);
