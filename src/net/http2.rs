@@ -54,7 +54,7 @@ pub async fn serve_http2<S, F, B>(
 ) -> End
 where
     S: Fn(ClientRequest) -> F,
-    F: Future<Output = Result<Response<B>, Infallible>> + 'static,
+    F: Future<Output = Response<B>> + 'static,
     B: Answer<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -65,7 +65,7 @@ where
             body: ClientBody::Http2(body),
         });
         async move {
-            let mut response = answering.await?;
+            let mut response = answering.await;
             if let Some(relayed) = response.body_mut().take_relayed() {
                 relayed.join(response.headers_mut());
             }

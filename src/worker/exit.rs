@@ -1,7 +1,6 @@
 //! A port that apps call others through: its connections.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -190,17 +189,14 @@ impl Calling {
         self.watch.multiplexes();
         let calling = Rc::new(self);
         let calls = Rc::clone(&calling);
-        let service = move |request| {
-            let calling = Rc::clone(&calls);
-            async move { calling.call(request).await }
-        };
+        let service = move |request| calls.call(request);
         let exit = &calling.exit;
         let (limits, phase) = (exit.settings.h2, exit.listening.phase());
         let end = net::serve_http2(io, &calling.watch, limits, phase, service).await;
         leaving::left_http2(&**exit, end, calling.peer);
     }
 
-    async fn call(&self, request: ClientRequest) -> Result<Response<CallBody>, Infallible> {
+    fn call(&self, request: ClientRequest) -> impl Future<Output = Response<CallBody>> + use<> {
         let underway = self.watch.request_begun(request.body.is_end_stream());
         let close = self.exit.listening.phase().get() >= Phase::Announced;
         let ending = CallEnding {
@@ -213,6 +209,6 @@ impl Calling {
         let directory = self.exit.directory();
         let directory = directory.expect("listeners are opened after the directory is made");
         let door = Door::new(directory, self.exit.entry, self.peer);
-        Ok(door.handle(request, ending).await)
+        door.handle(request, ending)
     }
 }

@@ -1,6 +1,5 @@
 //! HTTP/1 on a connection, however long it is silent between requests.
 
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -25,7 +24,7 @@ pub(super) async fn serve_http1<F, R, B>(
 ) -> (End, Stream, Bytes)
 where
     F: Fn(ClientRequest) -> R,
-    R: Future<Output = Result<Response<B>, Infallible>>,
+    R: Future<Output = Response<B>>,
     B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {

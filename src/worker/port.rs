@@ -1,6 +1,5 @@
 //! A port of one worker: its accept loop and the connections that came by it.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -233,10 +232,7 @@ impl Serving {
         let serving = Rc::new(self);
         let limits = serving.opened.h2;
         let requests = Rc::clone(&serving);
-        let service = move |request| {
-            let serving = Rc::clone(&requests);
-            async move { serving.request(request).await }
-        };
+        let service = move |request| requests.request(request);
         let phase = serving.port.listening.phase();
         let served = net::serve_http2(io, &serving.watch, limits, phase, service);
         let mut served = std::pin::pin!(served);
@@ -261,7 +257,12 @@ impl Serving {
         local.connection_settings() != self.opened || !local.is_under(self.tls.as_ref())
     }
 
-    async fn request(&self, request: ClientRequest) -> Result<Response<RecordedBody>, Infallible> {
+    /// Everything before the request itself is done at once: a future around
+    /// the door's own would only be copied.
+    fn request(
+        &self,
+        request: ClientRequest,
+    ) -> impl Future<Output = Response<RecordedBody>> + use<> {
         let underway = self.watch.request_begun(request.body.is_end_stream());
         let local = self.port.site.current();
         let draining = self.port.phase() >= Phase::Announced;
@@ -274,8 +275,6 @@ impl Serving {
             close,
             tunnel: Rc::clone(&self.tunnel),
         };
-        Ok(Door::new(local, self.client.clone(), draining)
-            .handle(request, ending)
-            .await)
+        Door::new(local, self.client.clone(), draining).handle(request, ending)
     }
 }

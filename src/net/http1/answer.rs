@@ -70,10 +70,12 @@ pub(super) fn write_head(
         has_date: false,
     };
     for (name, value) in headers {
-        fields.take(name.as_str().as_bytes(), value.as_bytes(), out);
+        fields.take(name.as_str().as_bytes(), value.as_bytes(), None, out);
     }
     if let Some(relayed) = relayed {
-        relayed.for_each(headers, |name, value| fields.take(name, value, out));
+        relayed.for_each(headers, |name, value, line| {
+            fields.take(name, value, line, out);
+        });
     }
     let sending = match bodiless {
         true => fields.nothing(status, out),
@@ -132,7 +134,8 @@ struct Fields {
 }
 
 impl Fields {
-    fn take(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    /// `line` is what of both can be written as it came.
+    fn take(&mut self, name: &[u8], value: &[u8], line: Option<&[u8]>, out: &mut Vec<u8>) {
         match name.len() {
             // Written from what is sent. Only to HEAD it tells what would be.
             14 if is_named(name, b"content-length") => {
@@ -162,7 +165,13 @@ impl Fields {
             4 if is_named(name, b"date") => self.has_date = true,
             _ => {}
         }
-        write_field(name, value, out);
+        match line {
+            Some(line) => {
+                out.extend_from_slice(line);
+                out.extend_from_slice(b"\r\n");
+            }
+            None => write_field(name, value, out),
+        }
     }
 
     /// There is no body; what it would be is told to HEAD.

@@ -25,6 +25,13 @@ impl Span {
         let part = |part| head.get(range(part)).unwrap_or_default();
         (part(self.name), part(self.value))
     }
+
+    /// The line from the name to the value; `None` for an empty value, whose
+    /// place may be anywhere. Between the two are a colon and white space.
+    pub(super) fn line(self, head: &[u8]) -> Option<&[u8]> {
+        let (start, end) = (range(self.name).start, range(self.value).end);
+        (self.value.1 > 0).then(|| head.get(start..end)).flatten()
+    }
 }
 
 fn range((start, length): (u32, u32)) -> Range<usize> {
@@ -75,8 +82,12 @@ pub fn for_each_field<E: From<FramingError>>(
 /// digits and hyphens only, in small letters; so has a name that was parsed,
 /// apart from bytes that cannot become one of those by the bit that is set.
 pub fn is_named<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
-    // One comparison where a loop would look at each byte.
-    <&[u8; N]>::try_from(name).is_ok_and(|name| name.map(|byte| byte | 0x20) == *known)
+    let Ok(name) = <&[u8; N]>::try_from(name) else {
+        return false;
+    };
+    // All at once where a comparison would stop at the first byte that differs.
+    let differs = |differs, (one, other): (&u8, &u8)| differs | ((one | 0x20) ^ other);
+    name.iter().zip(known).fold(0, differs) == 0
 }
 
 /// `1*DIGIT` without sign or white space, as `Content-Length` is (RFC 9110

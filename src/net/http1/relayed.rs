@@ -77,19 +77,25 @@ impl Relayed {
         self.spans.iter().map(|span| span.of(&self.head))
     }
 
-    /// Every field to be sent but those that `headers` has too.
-    pub(super) fn for_each(&self, headers: &HeaderMap, mut take: impl FnMut(&[u8], &[u8])) {
+    /// Every field to be sent but those that `headers` has too: name, value,
+    /// and the line of both where there is one.
+    pub(super) fn for_each(
+        &self,
+        headers: &HeaderMap,
+        mut take: impl FnMut(&[u8], &[u8], Option<&[u8]>),
+    ) {
         let is = |one: &HeaderName, name: &[u8]| one.as_str().as_bytes().eq_ignore_ascii_case(name);
         for (name, value) in &self.set {
             if !headers.contains_key(name) {
-                take(name.as_str().as_bytes(), value.as_bytes());
+                take(name.as_str().as_bytes(), value.as_bytes(), None);
             }
         }
-        for (name, value) in self.came() {
+        for span in &self.spans {
+            let (name, value) = span.of(&self.head);
             let ours = self.set.iter().any(|(one, _)| is(one, name))
                 || headers.keys().any(|one| is(one, name));
             if !ours {
-                take(name, value);
+                take(name, value, span.line(&self.head));
             }
         }
     }

@@ -2,7 +2,6 @@
 //! looked at.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -41,7 +40,7 @@ pub async fn serve_http1<F, R, B>(
 ) -> (End, Stream, Bytes)
 where
     F: Fn(ClientRequest) -> R,
-    R: Future<Output = Result<Response<B>, Infallible>>,
+    R: Future<Output = Response<B>>,
     B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -111,7 +110,7 @@ struct Talk<'a, F, B> {
 impl<F, R, B> Talk<'_, F, B>
 where
     F: Fn(ClientRequest) -> R,
-    R: Future<Output = Result<Response<B>, Infallible>>,
+    R: Future<Output = Response<B>>,
     B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -217,7 +216,7 @@ where
         let Some(request) = place.as_mut().as_pin_mut() else {
             return Poll::Ready(Err(End::Finished));
         };
-        let Poll::Ready(Ok(mut response)) = request.poll(context) else {
+        let Poll::Ready(mut response) = request.poll(context) else {
             return self.poll_gone(context);
         };
         place.set(None);

@@ -325,8 +325,9 @@ fn what_is_ours_takes_the_place_of_what_came() {
     let mut headers = HeaderMap::new();
     headers.insert("x-b", HeaderValue::from_static("first"));
     let mut out = Vec::new();
-    fields.for_each(&headers, |name, value| {
-        out.push((name.to_vec(), value.to_vec()))
+    fields.for_each(&headers, |name, value, line| {
+        assert!(line.is_none_or(|line| line == b"X-A: 1"));
+        out.push((name.to_vec(), value.to_vec()));
     });
     assert_eq!(
         out,
