@@ -131,7 +131,11 @@ impl Body for RecordedBody {
         let Peeked::Frame(frame) = &self.peeked else {
             return rest;
         };
-        let peeked = frame.data_ref().map_or(0, Bytes::len) as u64;
+        let Some(peeked) = frame.data_ref() else {
+            // Trailers alone: without chunks there is no place for them.
+            return SizeHint::default();
+        };
+        let peeked = peeked.len() as u64;
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + peeked);
         if let Some(upper) = rest.upper() {

@@ -127,19 +127,23 @@ impl Http2 {
         client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         // Empty SETTINGS.
         client.send(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
-        Self(client)
+        let mut http2 = Self(client);
+        // Its own SETTINGS: from now on the connection is there.
+        assert_eq!(http2.frame(), 4);
+        http2
+    }
+
+    /// Reads a frame; its type.
+    fn frame(&mut self) -> u8 {
+        let head = self.0.exactly(9).unwrap();
+        let length = u64::from(head[0]) << 16 | u64::from(head[1]) << 8 | u64::from(head[2]);
+        self.0.exactly(length).unwrap();
+        head[3]
     }
 
     /// Reads frames until GOAWAY (RFC 9113 §6.8).
     fn wait_for_goaway(&mut self) {
-        loop {
-            let head = self.0.exactly(9).unwrap();
-            let length = u64::from(head[0]) << 16 | u64::from(head[1]) << 8 | u64::from(head[2]);
-            self.0.exactly(length).unwrap();
-            if head[3] == 7 {
-                return;
-            }
-        }
+        while self.frame() != 7 {}
     }
 }
 

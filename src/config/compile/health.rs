@@ -117,6 +117,9 @@ pub(super) fn health(written: Option<&RawHealth>, context: &mut Context<'_>) -> 
     health
 }
 
+/// More fields than this a map of headers does not hold.
+const MAX_HEADER_COUNT: u32 = 10_000;
+
 /// Compiles `limits`.
 pub(super) fn limits(written: Option<&RawLimits>, context: &mut Context<'_>) -> Limits {
     let standard = Limits::default();
@@ -142,12 +145,16 @@ pub(super) fn limits(written: Option<&RawLimits>, context: &mut Context<'_>) -> 
         standard.header_bytes,
     );
     let uri_bytes = bytes("limits.uriBytes", written.uri_bytes, standard.uri_bytes);
-    let mut count = |key: &str, written, default| context.count(key, written, default);
-    let header_count = count(
+    let header_count = context.count(
         "limits.headerCount",
         written.header_count,
         standard.header_count,
     );
+    if header_count > MAX_HEADER_COUNT {
+        let text = format!("expected at most {MAX_HEADER_COUNT}");
+        context.report.error("limits.headerCount", text);
+    }
+    let mut count = |key: &str, written, default| context.count(key, written, default);
     let in_flight = count("limits.inFlight", written.in_flight, standard.in_flight);
     let connections = count(
         "limits.connections",

@@ -151,9 +151,8 @@ impl Fields {
                 if !self.chunks {
                     return;
                 }
-                let names = tokens(value);
-                self.trailers
-                    .extend(names.filter_map(|name| HeaderName::from_bytes(name).ok()));
+                let names = tokens(value).filter_map(|name| HeaderName::from_bytes(name).ok());
+                self.trailers.extend(names.filter(may_follow));
             }
             10 if is_named(name, b"connection") => {
                 self.has_connection = true;
@@ -206,6 +205,27 @@ impl Fields {
             length => Sending::Length(length),
         }
     }
+}
+
+/// Whether a field means what it says where it follows the body (RFC 9110
+/// §6.5.1): not one of framing, routing, credentials or the content's form.
+fn may_follow(name: &HeaderName) -> bool {
+    !matches!(
+        name.as_str(),
+        "authorization"
+            | "cache-control"
+            | "connection"
+            | "content-encoding"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "host"
+            | "max-forwards"
+            | "set-cookie"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+    )
 }
 
 fn write_length(length: u64, out: &mut Vec<u8>) {

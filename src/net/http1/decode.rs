@@ -24,6 +24,9 @@ pub enum BodyFraming {
     UntilClose,
 }
 
+/// Most bytes of all chunk extensions of a body.
+const MAX_EXTENSION_BYTES: usize = 16 * 1024;
+
 /// What a decoder found at the front of the buffer.
 #[derive(Debug, PartialEq)]
 pub enum Piece {
@@ -40,14 +43,26 @@ pub enum Piece {
 #[derive(Debug)]
 pub enum BodyDecoder {
     Done,
-    Length { left: u64 },
-    Chunked(ChunkState),
+    Length {
+        left: u64,
+    },
+    Chunked(Chunks),
     UntilClose,
+    /// What came was wrong: nothing more is read out of it.
+    Broken(FramingError),
+}
+
+/// A chunked body.
+#[derive(Debug)]
+pub struct Chunks {
+    state: ChunkState,
+    /// Bytes of extensions so far.
+    extensions: usize,
 }
 
 /// Where a chunked body stands (RFC 9112 §7.1).
 #[derive(Debug, PartialEq, Clone, Copy)]
-pub enum ChunkState {
+enum ChunkState {
     SizeLine,
     Data {
         left: u64,
@@ -63,7 +78,10 @@ impl BodyDecoder {
         match framing {
             BodyFraming::None | BodyFraming::Length(0) => Self::Done,
             BodyFraming::Length(left) => Self::Length { left },
-            BodyFraming::Chunked => Self::Chunked(ChunkState::SizeLine),
+            BodyFraming::Chunked => Self::Chunked(Chunks {
+                state: ChunkState::SizeLine,
+                extensions: 0,
+            }),
             BodyFraming::UntilClose => Self::UntilClose,
         }
     }
@@ -78,7 +96,7 @@ impl BodyDecoder {
         match self {
             Self::Done => Some(0),
             Self::Length { left } => Some(*left),
-            Self::Chunked(_) | Self::UntilClose => None,
+            Self::Chunked(_) | Self::UntilClose | Self::Broken(_) => None,
         }
     }
 
@@ -101,7 +119,14 @@ impl BodyDecoder {
                 }
                 Ok(Piece::Data(data))
             }
-            Self::Chunked(_) => self.next_chunked(buffer),
+            Self::Chunked(_) => {
+                let piece = self.next_chunked(buffer);
+                if let Err(error) = piece {
+                    *self = Self::Broken(error);
+                }
+                piece
+            }
+            Self::Broken(error) => Err(*error),
         }
     }
 
@@ -115,13 +140,13 @@ impl BodyDecoder {
     }
 
     fn next_chunked(&mut self, buffer: &mut BytesMut) -> Result<Piece, FramingError> {
-        let Self::Chunked(state) = self else {
+        let Self::Chunked(Chunks { state, extensions }) = self else {
             return Ok(Piece::End);
         };
         loop {
             match state {
                 ChunkState::SizeLine => {
-                    let Some(size) = take_size_line(buffer)? else {
+                    let Some(size) = take_size_line(buffer, extensions)? else {
                         return Ok(Piece::More);
                     };
                     *state = match size {
@@ -173,8 +198,12 @@ fn take_at_most(buffer: &mut BytesMut, left: u64) -> Option<Bytes> {
     Some(buffer.split_to(length).freeze())
 }
 
-/// `1*HEXDIG [ chunk-ext ] CRLF`; a bare LF is refused.
-fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, FramingError> {
+/// `1*HEXDIG [ chunk-ext ] CRLF`; a bare LF is refused. Counts the bytes of
+/// extensions.
+fn take_size_line(
+    buffer: &mut BytesMut,
+    extensions: &mut usize,
+) -> Result<Option<u64>, FramingError> {
     let Some(end) = buffer
         .iter()
         .take(MAX_SIZE_LINE_BYTES)
@@ -192,9 +221,15 @@ fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, FramingError> {
         .take_while(|byte| byte.is_ascii_hexdigit())
         .count();
     let (digits, extension) = line.split_at(digits);
-    let extension = extension.trim_ascii_start();
-    let extension_is_sane =
-        extension.first().is_none_or(|byte| *byte == b';') && !extension.contains(&b'\r');
+    *extensions += extension.len();
+    // White space before an extension is tolerated (RFC 9112 §7.1.1), nothing
+    // that another parser might take for the end of the line.
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let first = extension.iter().find(|byte| !blank(byte));
+    let control = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    let extension_is_sane = first.is_none_or(|byte| *byte == b';')
+        && !extension.iter().any(control)
+        && *extensions <= MAX_EXTENSION_BYTES;
     if digits.is_empty() || digits.len() > 16 || !extension_is_sane {
         return Err(FramingError::Chunk);
     }
@@ -204,7 +239,8 @@ fn take_size_line(buffer: &mut BytesMut) -> Result<Option<u64>, FramingError> {
         .map_err(|_| FramingError::Chunk)
 }
 
-/// The trailer section up to and including its blank line.
+/// The trailer section up to and including its blank line. Its lines end with
+/// CRLF: where a lone LF ends one, others would see the end elsewhere.
 fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, FramingError> {
     if buffer.starts_with(b"\r\n") {
         buffer.advance(2);
@@ -212,7 +248,9 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, FramingErro
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_TRAILERS];
     match httparse::parse_headers(buffer, &mut fields) {
-        Ok(httparse::Status::Complete((length, parsed))) if length <= MAX_TRAILER_BYTES => {
+        Ok(httparse::Status::Complete((length, parsed)))
+            if length <= MAX_TRAILER_BYTES && !has_lone_lf(buffer.get(..length)) =>
+        {
             let spans = spans_of(buffer, parsed);
             let section = buffer.split_to(length).freeze();
             let mut trailers = HeaderMap::with_capacity(spans.len());
@@ -223,7 +261,19 @@ fn take_trailers(buffer: &mut BytesMut) -> Result<Option<HeaderMap>, FramingErro
             took.map(|()| Some(trailers))
                 .map_err(|_| FramingError::Trailers)
         }
-        Ok(httparse::Status::Partial) if buffer.len() < MAX_TRAILER_BYTES => Ok(None),
+        Ok(httparse::Status::Partial)
+            if buffer.len() < MAX_TRAILER_BYTES && !has_lone_lf(Some(buffer)) =>
+        {
+            Ok(None)
+        }
         _ => Err(FramingError::Trailers),
     }
+}
+
+fn has_lone_lf(bytes: Option<&[u8]>) -> bool {
+    let mut before = None;
+    bytes.into_iter().flatten().any(|byte| {
+        let before = before.replace(*byte);
+        *byte == b'\n' && before != Some(b'\r')
+    })
 }

@@ -12,6 +12,8 @@ use super::{FramingError, ParserLimits};
 
 /// What `http::Uri` holds.
 const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
+/// Nobody has a longer body.
+const MAX_LENGTH: u64 = i64::MAX as u64;
 /// So many fields are parsed onto the stack.
 const FEW_FIELDS: usize = 100;
 
@@ -110,7 +112,7 @@ struct Fields {
 impl Fields {
     fn read(head: &Bytes, spans: &Spans, version: Version) -> Result<Self, Refused> {
         let mut fields = Self {
-            kept: HeaderMap::with_capacity(spans.len()),
+            kept: HeaderMap::with_capacity(spans.len().min(FEW_FIELDS)),
             version,
             length: None,
             chunked: None,
@@ -132,6 +134,9 @@ impl Fields {
                     return Ok(());
                 }
                 let length = decimal(value.as_bytes()).ok_or(BAD)?;
+                if length > MAX_LENGTH {
+                    return Err(TOO_LARGE);
+                }
                 if self.length.replace(length).is_some_and(|one| one != length) {
                     return Err(BAD);
                 }

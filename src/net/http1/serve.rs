@@ -63,6 +63,7 @@ where
             },
             keep_alive: true,
             ends: false,
+            began: false,
         };
         std::future::poll_fn(|context| talk.poll(place.as_mut(), context)).await
     };
@@ -105,6 +106,8 @@ struct Talk<'a, F, B> {
     keep_alive: bool,
     /// The client sends nothing after it.
     ends: bool,
+    /// Something of the answer's body was staged.
+    began: bool,
 }
 
 impl<F, R, B> Talk<'_, F, B>
@@ -217,6 +220,9 @@ where
             return Poll::Ready(Err(End::Finished));
         };
         let Poll::Ready(mut response) = request.poll(context) else {
+            if let Poll::Ready(Err(error)) = self.wire.borrow_mut().poll_continue(context) {
+                return Poll::Ready(Err(broken(error)));
+            }
             return self.poll_gone(context);
         };
         place.set(None);
@@ -233,6 +239,7 @@ where
         let head = (response.status(), response.headers(), relayed.as_deref());
         let written = self.write_head(self.asked, head, length, keep_alive);
         self.keep_alive = written.keep_alive;
+        self.began = false;
         // After a switch both go on.
         self.ends &= response.status() != StatusCode::SWITCHING_PROTOCOLS;
         if written.sending == Sending::Nothing {
@@ -270,11 +277,15 @@ where
             wire = self.wire.borrow_mut();
             let over = match frame {
                 Poll::Ready(Some(Ok(frame))) => {
+                    self.began = true;
                     stage_frame(frame, sending, &mut wire) || body.is_end_stream()
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    // What came before it is the client's.
-                    let _ = wire.poll_flush(context);
+                    // What came before it is the client's. A head alone is
+                    // not said: half of an answer that nobody began.
+                    if self.began || !wire.is_unsent() {
+                        let _ = wire.poll_flush(context);
+                    }
                     return Poll::Ready(Err(broken(error)));
                 }
                 Poll::Ready(None) => true,
@@ -326,8 +337,11 @@ where
             _ => self.stage = Stage::Head,
         }
         if self.wire.borrow().has_input() {
-            // The next request came with this one: its time has begun.
+            // The next request came with this one: its time has begun. First
+            // it is others' turn, and the reactor's.
             self.watch.bytes_came();
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(Ok(()))
     }

@@ -1,11 +1,19 @@
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
 use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::answer::{self, Asked, Length, Sending};
 use super::head::{Head, Refused, take_head};
+use super::wire::Wire;
 use super::*;
+use crate::net::deadline::{Clock, Deadlines};
+use crate::net::stream::Stream;
+use crate::net::watch::{ClientTimeouts, Watch};
 
 const LIMITS: ParserLimits = ParserLimits {
     header_bytes: 16 * 1024,
@@ -82,6 +90,8 @@ fn heads_are_bounded() {
         head(&large(16 * 1024)).expect_err("too large"),
         Refused(431)
     );
+    let endless = head("POST / HTTP/1.1\r\ncontent-length: 18446744073709551615\r\n\r\n");
+    assert_eq!(endless.expect_err("too long"), Refused(431));
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(70_000));
     let wide = ParserLimits {
         header_bytes: 128 * 1024,
@@ -252,15 +262,20 @@ fn old_clients_are_told_what_becomes_of_the_connection() {
 
 #[test]
 fn trailers_are_those_that_were_announced_to_who_takes_them() {
-    let announced = [(TRAILER, "x-sum, X-Other")];
+    let announced = [(
+        TRAILER,
+        "x-sum, X-Other, set-cookie, Authorization, content-type",
+    )];
     let (text, sending, _) = written(ASKED, 200, &announced, Length::Unknown);
-    assert!(text.contains("trailer: x-sum, X-Other\r\n"), "{text}");
+    assert!(text.contains("trailer: x-sum, X-Other, set"), "{text}");
     let Sending::Chunked(names) = sending else {
         panic!("{sending:?}");
     };
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("1"));
     trailers.insert("x-more", HeaderValue::from_static("2"));
+    trailers.insert("set-cookie", HeaderValue::from_static("a=b"));
+    trailers.insert("content-type", HeaderValue::from_static("text/html"));
     let mut out = Vec::new();
     answer::write_last_chunk(Some(&trailers), &names, &mut out);
     assert_eq!(out, b"0\r\nx-sum: 1\r\n\r\n");
@@ -282,6 +297,69 @@ fn relayed(text: &'static str) -> Box<Relayed> {
     };
     let spans = spans_of(text.as_bytes(), fields);
     Relayed::new(bytes::Bytes::from_static(text.as_bytes()), spans)
+}
+
+/// The chunked body that is there, as text, and what is left of the bytes.
+fn chunked(bytes: &[u8]) -> Result<(String, Vec<u8>), FramingError> {
+    let mut buffer = BytesMut::from(bytes);
+    let mut decoder = BodyDecoder::new(BodyFraming::Chunked);
+    let mut text = String::new();
+    loop {
+        match decoder.next_piece(&mut buffer)? {
+            Piece::Data(data) => text += std::str::from_utf8(&data).expect("ascii"),
+            Piece::Trailers(trailers) => text += &format!("{trailers:?}"),
+            Piece::End => return Ok((text, buffer.to_vec())),
+            Piece::More => return Ok((text, b"more".to_vec())),
+        }
+    }
+}
+
+/// What one parser takes for the end of a line and another does not moves the
+/// border between two requests.
+#[test]
+fn lines_of_chunks_end_with_crlf_alone() {
+    let good = b"5 \t;a=\"b\"\r\nhello\r\n0\r\nX: y\r\n\r\nGET";
+    let (text, rest) = chunked(good).expect("legal");
+    assert_eq!(
+        (text.as_str(), &rest[..]),
+        ("hello{\"x\": \"y\"}", &b"GET"[..])
+    );
+    for line in [
+        "5\r\r\n",
+        "5 \r\r\n",
+        "5\x0c\r\n",
+        "5\x0c;a\r\n",
+        "5\r;a\r\n",
+        "5;a\0\r\n",
+        "5\n",
+    ] {
+        let bytes = format!("{line}hello\r\n0\r\n\r\n");
+        assert_eq!(
+            chunked(bytes.as_bytes()),
+            Err(FramingError::Chunk),
+            "{line:?}"
+        );
+    }
+    for end in ["\n", "X: y\n\n", "X: y\n\r\n", "X: y\r\n\n", "X: y\n"] {
+        let bytes = format!("5\r\nhello\r\n0\r\n{end}");
+        assert_eq!(
+            chunked(bytes.as_bytes()),
+            Err(FramingError::Trailers),
+            "{end:?}"
+        );
+    }
+    let extended = format!("1;{}\r\nx\r\n", "a".repeat(1000)).repeat(20);
+    assert_eq!(chunked(extended.as_bytes()), Err(FramingError::Chunk));
+}
+
+#[test]
+fn what_was_wrong_once_is_never_taken_up_again() {
+    let mut buffer = BytesMut::from(&b"x\r\n0\r\n\r\nGET"[..]);
+    let mut decoder = BodyDecoder::new(BodyFraming::Chunked);
+    for _ in 0..3 {
+        assert_eq!(decoder.next_piece(&mut buffer), Err(FramingError::Chunk));
+        assert!(!decoder.is_done());
+    }
 }
 
 #[test]
@@ -345,6 +423,89 @@ fn what_is_ours_takes_the_place_of_what_came() {
         )
     });
     assert_eq!(headers, HeaderMap::from_iter(expected));
+}
+
+/// A connection's two ends, ours with small buffers.
+async fn wires() -> (Wire, tokio::net::TcpStream) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let client = tokio::net::TcpSocket::new_v4().expect("a socket");
+    client.set_recv_buffer_size(8 * 1024).expect("set");
+    let (client, accepted) = tokio::join!(client.connect(address), listener.accept());
+    let (stream, _) = accepted.expect("accepted");
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_send_buffer_size(8 * 1024).expect("set");
+    let deadlines = Deadlines::new(Clock::start());
+    let timeouts = ClientTimeouts {
+        header: Duration::from_secs(60),
+        idle: Duration::from_secs(60),
+        write_stall: Duration::from_secs(60),
+    };
+    let watch = Watch::new(timeouts, &deadlines);
+    let wire = Wire::new(Stream::accepted(stream), bytes::Bytes::new(), watch);
+    (wire, client.expect("connected"))
+}
+
+fn flush(wire: &mut Wire) -> Poll<()> {
+    let mut context = Context::from_waker(Waker::noop());
+    wire.poll_flush(&mut context)
+        .map(|written| written.expect("open"))
+}
+
+/// A client that is always a little behind holds what it has not read, and not
+/// what it has.
+#[tokio::test]
+async fn what_was_written_is_let_go() {
+    let (mut wire, mut client) = wires().await;
+    let piece = bytes::Bytes::from(vec![b'x'; 1000]);
+    while wire.staged_bytes() < 32_000 {
+        wire.stage(piece.clone());
+        let _ = flush(&mut wire);
+    }
+    let mut room = vec![0; 4000];
+    for _ in 0..2000 {
+        let read = client.read(&mut room).await.expect("open");
+        wire.stage_slice(&vec![b'y'; read]);
+        // As much as was read may still be in the kernel of the other side.
+        tokio::task::yield_now().await;
+        let _ = flush(&mut wire);
+        assert!(wire.room() < 256 * 1024, "{}", wire.room());
+    }
+    assert!(wire.staged_bytes() > 0, "it was never behind");
+}
+
+/// The client waits for it, whoever else waits for what.
+#[tokio::test]
+async fn a_continue_that_finds_no_room_goes_out_later() {
+    let (mut wire, mut client) = wires().await;
+    client
+        .write_all(b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
+        .await
+        .expect("sent");
+    let head = std::future::poll_fn(|context| wire.poll_head(LIMITS, context)).await;
+    assert!(matches!(head, Ok(Some(_))));
+    let mut before = 0;
+    while flush(&mut wire).is_ready() {
+        wire.stage(bytes::Bytes::from(vec![b'x'; 8000]));
+        before += 8000;
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(wire.poll_piece(&mut context).is_pending());
+    let sending = async {
+        std::future::poll_fn(|context| wire.poll_continue(context))
+            .await
+            .expect("open");
+    };
+    let mut received = vec![0; before + 25];
+    let reading = client.read_exact(&mut received);
+    let both = async { tokio::join!(sending, reading) };
+    let (_, read) = tokio::time::timeout(Duration::from_secs(20), both)
+        .await
+        .expect("comes");
+    read.expect("open");
+    assert_eq!(&received[before..], b"HTTP/1.1 100 Continue\r\n\r\n");
 }
 
 proptest! {

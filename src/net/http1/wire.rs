@@ -53,6 +53,10 @@ pub(super) struct Wire {
     turn: u32,
     /// `100 Continue` is still owed.
     expected: bool,
+    /// It was staged, and is not on its way yet.
+    continues: bool,
+    /// Nothing of the answer whose head was staged last has been written.
+    unsent: bool,
     /// The client closed its writing side.
     closed: bool,
     /// The connection's task, while somebody else reads the body.
@@ -78,6 +82,8 @@ impl Wire {
             decoder: BodyDecoder::Done,
             turn: 0,
             expected: false,
+            continues: false,
+            unsent: false,
             closed: false,
             owner: None,
         }
@@ -175,9 +181,9 @@ impl Wire {
     ) -> Poll<Result<Piece, ClientBodyError>> {
         if std::mem::take(&mut self.expected) && self.input.is_empty() {
             self.output.extend_from_slice(CONTINUE);
-            // What does not go out now goes with the answer.
-            let _ = self.poll_flush(context).map_err(ClientBodyError::Io)?;
+            self.continues = true;
         }
+        let _ = self.poll_continue(context).map_err(ClientBodyError::Io)?;
         loop {
             let piece = match self.decoder.next_piece(&mut self.input) {
                 Ok(piece) => piece,
@@ -198,6 +204,16 @@ impl Wire {
                 return Poll::Ready(Err(ClientBodyError::Incomplete));
             }
         }
+    }
+
+    /// Sends `100 Continue` on, where that was staged. To be polled by whoever
+    /// waits while a request is served: its client waits for it, too.
+    pub(super) fn poll_continue(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.continues {
+            ready!(self.poll_flush(context))?;
+            self.continues = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The rest of a body that nobody wanted, if it has come already: then the
@@ -243,13 +259,20 @@ impl Wire {
     /// Where a head is to be written. `100 Continue` is not owed any more.
     pub(super) fn head_room(&mut self) -> &mut Vec<u8> {
         self.expected = false;
+        self.continues = false;
+        self.unsent = self.staged_bytes() == 0;
         &mut self.output
+    }
+
+    /// Whether not a byte of the answer has been written.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.unsent
     }
 
     /// Appends bytes of an answer.
     pub(super) fn stage(&mut self, bytes: Bytes) {
         if self.behind.is_empty() && bytes.len() <= COPIED_BYTES {
-            self.output.extend_from_slice(&bytes);
+            self.append(&bytes);
         } else {
             self.behind_bytes += bytes.len();
             self.behind.push_back(bytes);
@@ -259,9 +282,27 @@ impl Wire {
     /// Appends a few bytes of an answer.
     pub(super) fn stage_slice(&mut self, bytes: &[u8]) {
         match self.behind.is_empty() {
-            true => self.output.extend_from_slice(bytes),
-            false => self.stage(Bytes::copy_from_slice(bytes)),
+            true => self.append(bytes),
+            false => {
+                self.behind_bytes += bytes.len();
+                self.behind.push_back(Bytes::copy_from_slice(bytes));
+            }
         }
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        // A client that is always a little behind never lets it become empty.
+        if self.written >= COPIED_BYTES {
+            self.output.drain(..self.written);
+            self.written = 0;
+        }
+        self.output.extend_from_slice(bytes);
+    }
+
+    /// Bytes that are held for what is to be written.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.output.capacity() + self.behind_bytes
     }
 
     /// Bytes that wait to be written.
@@ -284,8 +325,6 @@ impl Wire {
             self.watch.flushed(&outcome);
             ready!(outcome)?;
         }
-        self.written = 0;
-        self.output.clear();
         self.output.shrink_to(KEPT_OUTPUT_BYTES);
         Poll::Ready(Ok(()))
     }
@@ -311,6 +350,11 @@ impl Wire {
     fn unstage(&mut self, mut written: usize) {
         let of_head = written.min(self.output.len() - self.written);
         self.written += of_head;
+        self.unsent = false;
+        if self.written == self.output.len() {
+            self.output.clear();
+            self.written = 0;
+        }
         written -= of_head;
         self.behind_bytes -= written;
         while let Some(front) = self.behind.front_mut() {

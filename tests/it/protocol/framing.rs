@@ -230,6 +230,12 @@ fn broken_chunks_never_end_well() {
         "3;\rGET /smuggled HTTP/1.1\r\nabc\r\n0\r\n\r\n",
         "3\r\nabcX\r\n0\r\n\r\n",
         "3\r\nabc\r\n0\r\nbad trailer\r\n\r\n",
+        "3\r\r\nabc\r\n0\r\n\r\n",
+        "3\x0c\r\nabc\r\n0\r\n\r\n",
+        "3 \r;x\r\nabc\r\n0\r\n\r\n",
+        "3\r\nabc\r\n0\r\n\n",
+        "3\r\nabc\r\n0\r\nX: y\n\r\n",
+        "3\r\nabc\r\n0\r\nX: y\r\n\n",
     ] {
         let bytes = format!(
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}{SMUGGLED}"
