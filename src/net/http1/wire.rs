@@ -180,7 +180,7 @@ impl Wire {
         context: &mut Context<'_>,
     ) -> Poll<Result<Piece, ClientBodyError>> {
         if std::mem::take(&mut self.expected) && self.input.is_empty() {
-            self.output.extend_from_slice(CONTINUE);
+            self.stage_slice(CONTINUE);
             self.continues = true;
         }
         let _ = self.poll_continue(context).map_err(ClientBodyError::Io)?;

@@ -80,7 +80,15 @@ fn trailers_pass_both_ways_where_they_are_announced() {
         stream.write_all(b"2\r\nok\r\n0\r\nX-Sum: 7\r\nContent-Length: 9\r\n\r\n")?;
         Ok(Next::KeepAlive)
     };
-    let (app, front) = front(answer);
+    let at_once = b"HTTP/1.1 200 OK\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 7\r\n\r\n";
+    let routes = scripts::Routes(vec![
+        (
+            "/empty",
+            Box::new(scripts::bytes(*at_once, Next::KeepAlive)),
+        ),
+        ("/", Box::new(answer)),
+    ]);
+    let (app, front) = limited(routes, "", "");
     let mut client = front.client();
     client
         .send(b"POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE, X-Hop\r\nTransfer-Encoding: chunked\r\nTrailer: x-check, x-hop, x-auth-subject\r\n\r\n4\r\nbody\r\n0\r\nX-Check: 1\r\nX-Auth-Subject: forged\r\nHost: b\r\n\r\n")
@@ -92,6 +100,12 @@ fn trailers_pass_both_ways_where_they_are_announced() {
     assert_eq!(received.body, b"body");
     assert_eq!(received.trailers, [("x-check".to_owned(), "1".to_owned())]);
     assert_eq!(received.header("te"), Some("trailers"));
+    // Nor are they lost behind a body of nothing.
+    client
+        .send(b"GET /empty HTTP/1.1\r\nHost: a\r\nTE: trailers\r\n\r\n")
+        .unwrap();
+    let response = client.response().unwrap();
+    assert_eq!(response.trailers, [("x-sum".to_owned(), "7".to_owned())]);
     // A client that did not ask gets none; the connection is as good.
     let response = client.exchange(&Request::get("/")).unwrap();
     assert_eq!(
