@@ -40,7 +40,7 @@
 //! | 2 | [`reply`] | failure to answer: the one set of tables |
 //! | 2 | [`config`] | files and environment to specs, with every problem at once |
 //! | 2 | [`trace`] | trace context and request ids |
-//! | 3 | [`net`] | binding, accepting, connections, TLS, deadlines, the cold client |
+//! | 3 | [`net`] | binding, accepting, connections, HTTP/1 toward clients, TLS, deadlines, the cold client |
 //! | 4 | [`upstream`] | the data path's client: pools, the HTTP/1.1 codec, HTTP/2, clusters, monitors |
 //! | 4 | [`pg`] | PostgreSQL: the connection, the pool, what is prepared before it opens |
 //! | 5 | [`auth`] | rules, strategies, identity |
