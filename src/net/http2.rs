@@ -64,18 +64,7 @@ where
             head: Box::new(head),
             body: ClientBody::Http2(body),
         });
-        async move {
-            let mut response = answering.await;
-            if let Some(relayed) = response.body_mut().take_relayed() {
-                relayed.join(response.headers_mut());
-            }
-            let stall = STREAM.try_with(Rc::clone).ok();
-            if let Some(stall) = stall.as_ref().filter(|_| !response.body().is_end_stream()) {
-                // The window may be closed from the first byte on.
-                stall.handed_over();
-            }
-            Ok::<_, Infallible>(response.map(|body| Paced { body, stall }))
-        }
+        paced(answering)
     });
     let connection = builder(watch, limits).serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
@@ -120,6 +109,22 @@ where
         }
     })
     .await
+}
+
+/// The answer as hyper is to have it: its fields in a map, its body watched.
+async fn paced<B: Answer<Data = Bytes>>(
+    answering: impl Future<Output = Response<B>>,
+) -> Result<Response<Paced<B>>, Infallible> {
+    let mut response = answering.await;
+    if let Some(relayed) = response.body_mut().take_relayed() {
+        relayed.join(response.headers_mut());
+    }
+    let stall = STREAM.try_with(Rc::clone).ok();
+    if let Some(stall) = stall.as_ref().filter(|_| !response.body().is_end_stream()) {
+        // The window may be closed from the first byte on.
+        stall.handed_over();
+    }
+    Ok(response.map(|body| Paced { body, stall }))
 }
 
 fn builder(watch: &Rc<Watch>, limits: H2Limits) -> http2::Builder<StreamExecutor> {

@@ -305,3 +305,20 @@ fn the_line_of_a_call_says_who_was_asked_and_how_long_connecting_took() {
     let line = house.daemon.wait_for_line(&["upstream_closed"]);
     assert!(line.contains("\"connect_ms\":"), "{line}");
 }
+
+/// Where nothing of an answer can be told, nothing is: half of one would look
+/// begun to a caller that asks again only what was not.
+#[test]
+fn an_answer_that_is_broken_from_its_first_byte_is_none() {
+    let broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n";
+    let begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nno chunk\r\n";
+    for (bytes, said) in [(&broken[..], false), (begun, true)] {
+        let app = App::start(scripts::bytes(bytes, Next::Close));
+        let house = House::calling(app.port(), "");
+        let mut client = Client::connect(house.local).unwrap();
+        client.send(&Request::post("/", "x").bytes()).unwrap();
+        let text = String::from_utf8(client.until_close()).unwrap();
+        assert_eq!(!text.is_empty(), said, "{text}");
+        assert!(!text.ends_with("0\r\n\r\n"), "{text}");
+    }
+}

@@ -120,6 +120,15 @@ pub(super) fn health(written: Option<&RawHealth>, context: &mut Context<'_>) -> 
 /// More fields than this a map of headers does not hold.
 const MAX_HEADER_COUNT: u32 = 10_000;
 
+fn header_count(written: Option<u32>, default: u32, context: &mut Context<'_>) -> u32 {
+    let count = context.count("limits.headerCount", written, default);
+    if count > MAX_HEADER_COUNT {
+        let text = format!("expected at most {MAX_HEADER_COUNT}");
+        context.report.error("limits.headerCount", text);
+    }
+    count
+}
+
 /// Compiles `limits`.
 pub(super) fn limits(written: Option<&RawLimits>, context: &mut Context<'_>) -> Limits {
     let standard = Limits::default();
@@ -145,15 +154,7 @@ pub(super) fn limits(written: Option<&RawLimits>, context: &mut Context<'_>) -> 
         standard.header_bytes,
     );
     let uri_bytes = bytes("limits.uriBytes", written.uri_bytes, standard.uri_bytes);
-    let header_count = context.count(
-        "limits.headerCount",
-        written.header_count,
-        standard.header_count,
-    );
-    if header_count > MAX_HEADER_COUNT {
-        let text = format!("expected at most {MAX_HEADER_COUNT}");
-        context.report.error("limits.headerCount", text);
-    }
+    let header_count = header_count(written.header_count, standard.header_count, context);
     let mut count = |key: &str, written, default| context.count(key, written, default);
     let in_flight = count("limits.inFlight", written.in_flight, standard.in_flight);
     let connections = count(

@@ -15,6 +15,15 @@ pub(super) struct Asked {
     pub(super) trailers: bool,
 }
 
+impl Asked {
+    /// Of what was no request.
+    pub(super) const NOTHING: Self = Self {
+        head: false,
+        version: Version::HTTP_11,
+        trailers: false,
+    };
+}
+
 /// How the body of an answer is sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sending {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Frame;
 
 use super::ParserLimits;
@@ -56,11 +56,7 @@ where
             phase,
             service,
             stage: Stage::Head,
-            asked: Asked {
-                head: false,
-                version: Version::HTTP_11,
-                trailers: false,
-            },
+            asked: Asked::NOTHING,
             keep_alive: true,
             ends: false,
             began: false,
@@ -189,13 +185,9 @@ where
 
     /// A bare answer, as there is nothing known to say (SPEC §2.3).
     fn refuse(&mut self, Refused(status): Refused) {
-        let asked = Asked {
-            head: false,
-            version: Version::HTTP_11,
-            trailers: false,
-        };
         let code = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        self.write_head(asked, (code, &HeaderMap::new(), None), Length::None, false);
+        let answer = (code, &HeaderMap::new(), None);
+        self.write_head(Asked::NOTHING, answer, Length::None, false);
         self.stage = Stage::Last(Ending::Refused(status));
     }
 

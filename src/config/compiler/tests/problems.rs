@@ -85,6 +85,7 @@ hint: did you mean `bodyBytes`?
     hint: did you mean `api-key`?
     ");
     insta::assert_snapshot!(one("limits: {idleTimeout: 5}\n").problems(), @r"services/shop/cart/service.config.yaml:1:10: limits.idleTimeout: expected a duration such as 300ms, 5s, 30m or 24h");
+    insta::assert_snapshot!(one("port: 3001\nauth: none\nlimits: {headerCount: 10001}\n").problems(), @r"services/shop/cart/service.config.yaml:3:10: limits.headerCount: expected at most 10000");
     insta::assert_snapshot!(one("dependencies: payments\n").problems(), @r"services/shop/cart/service.config.yaml:1:1: dependencies: expected a list");
     insta::assert_snapshot!(one("auth: {jwt: {secret: [a]}}\n").problems(), @r"services/shop/cart/service.config.yaml:1:14: auth.jwt.secret: expected a text, found a list");
 }
