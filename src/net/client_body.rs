@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::http1::{FramingError, Http1Body};
+use super::http2::Http2Body;
 
 /// A request as it came.
 pub struct ClientRequest {
@@ -23,7 +23,7 @@ pub enum ClientBody {
     /// The head says that there is none.
     Empty,
     Http1(Http1Body),
-    Http2(Incoming),
+    Http2(Http2Body),
 }
 
 /// Why a body broke off.
@@ -38,7 +38,7 @@ pub enum ClientBodyError {
     #[error("the connection went on without the body")]
     Abandoned,
     #[error(transparent)]
-    Http2(#[from] hyper::Error),
+    Http2(#[from] h2::Error),
 }
 
 impl Body for ClientBody {

@@ -115,8 +115,11 @@ impl Relayed {
         map
     }
 
-    /// Adds to `headers` what they do not have.
-    pub(in crate::net) fn join(self, headers: &mut HeaderMap) {
+    /// Adds to `headers` what they do not have. Of the memory the head was read
+    /// into nothing is held: values of an HTTP/2 answer can stay in the
+    /// connection's table for long.
+    pub(in crate::net) fn join(mut self, headers: &mut HeaderMap) {
+        self.head = Bytes::copy_from_slice(&self.head);
         let mut map = self.into_map();
         let ours = std::mem::take(headers);
         for name in ours.keys() {

@@ -80,8 +80,17 @@ pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 
 /// The pseudo-headers of a plain request.
 pub(crate) fn get(path: &str) -> Vec<u8> {
+    asking("GET", path)
+}
+
+/// The same of a `POST`.
+pub(crate) fn post(path: &str) -> Vec<u8> {
+    asking("POST", path)
+}
+
+fn asking(method: &str, path: &str) -> Vec<u8> {
     block(&[
-        (":method", "GET"),
+        (":method", method),
         (":scheme", "http"),
         (":authority", "localhost"),
         (":path", path),
