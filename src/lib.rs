@@ -90,7 +90,8 @@
 //! statements of JSON → [`pg::pool::ServicePool::checkout`] lends a session in
 //! turn → `run` sends everything in one flight, the reset behind it, and `rows`
 //! writes JSON as messages come → the answer goes out, and the session back once
-//! it is proved clean. Before the first one `sql::follow` prepares the database
+//! it is proved clean. While others wait, it is handed on instead, and the reset
+//! goes before the next one's work. Before the first one `sql::follow` prepares the database
 //! ([`pg::prepare()`]), opens the pool and from then on watches the server.
 //!
 //! # A change

@@ -118,6 +118,9 @@ pub enum Lost {
     TooLarge,
     #[error("COPY is not carried here")]
     Copy,
+    /// Of what came behind it in the same flight nothing was run.
+    #[error("the session could not be reset")]
+    Unreset,
     #[error("the database ended the session: {0}")]
     Server(#[source] Box<ServerError>),
 }

@@ -69,6 +69,7 @@ mod sql_boundary;
 mod sql_clients;
 mod sql_door;
 mod sql_guard;
+mod sql_handed_on;
 mod sql_leavings;
 mod sql_nemesis;
 mod sql_pool;

@@ -83,6 +83,8 @@ impl Connection {
             input: BytesMut::new(),
             output: BytesMut::new(),
             swollen: false,
+            begun: None,
+            unreset: false,
             state: State::opening(target.reset),
             cancel: CancelToken {
                 target: Arc::clone(target),

@@ -32,7 +32,7 @@ pub(super) use connect::{Passwords, Peer};
 pub use connect::{Target, TargetTls};
 pub(super) use login::check_iterations;
 pub use message::{BadStatement, Parameter, Statement};
-pub use state::{Flight, Transaction};
+pub use state::{Flight, RESET, Transaction};
 pub(super) use tls::channel_binding;
 pub use tls::load as load_tls;
 
@@ -54,6 +54,10 @@ pub struct Connection {
     output: BytesMut,
     /// A message was longer than what is kept.
     swollen: bool,
+    /// Where in the output the flight being queued begins.
+    begun: Option<usize>,
+    /// Handed on as it was left: the next flight of work begins with the reset.
+    unreset: bool,
     state: State,
     cancel: CancelToken,
     target: Arc<Target>,
@@ -91,9 +95,39 @@ impl Connection {
         self.state.is_used()
     }
 
-    /// Whether there is nobody to talk to any more.
+    /// Whether it is over: there is nobody to talk to any more, or nothing to
+    /// be said.
     pub fn is_broken(&self) -> bool {
         self.state.is_broken()
+    }
+
+    /// Whether the reset that went before some work failed. Of that work nothing
+    /// was run.
+    pub fn is_unreset(&self) -> bool {
+        self.state.loss() == Some(&Lost::Unreset)
+    }
+
+    /// Whether there is nobody to say good-bye to.
+    pub fn is_gone(&self) -> bool {
+        self.is_broken() && !self.is_unreset()
+    }
+
+    /// Whether somebody may borrow it at once: it is clean, or the reset may go
+    /// with the work that comes next.
+    pub fn may_be_handed_on(&self) -> bool {
+        self.output.is_empty() && !self.is_read_only() && self.state.may_be_handed_on()
+    }
+
+    /// From here on somebody else has it. What is left behind is undone before
+    /// the server looks at what they send.
+    pub fn hand_on(&mut self) {
+        self.unreset = self.is_used();
+    }
+
+    /// Whether a reset is not needed behind work, because it can go before the
+    /// next one's.
+    pub fn can_reset_later(&self) -> bool {
+        self.state.commits_reset
     }
 
     /// Whether the server has said that it takes no writes: a standby, or
@@ -124,12 +158,18 @@ impl Connection {
     /// followed by [`Self::sync`].
     ///
     /// # Errors
-    /// What cannot be said in the protocol; nothing is queued then.
+    /// What cannot be said in the protocol; nothing of the flight is queued then.
     pub fn statement(&mut self, statement: &Statement<'_>) -> Result<(), BadStatement> {
-        let before = self.output.len();
+        let begun = *self.begun.get_or_insert(self.output.len());
+        if self.unreset && begun == self.output.len() {
+            // An error makes the server skip everything up to Sync (protocol,
+            // "Extended Query").
+            message::encode_own(RESET, &mut self.output);
+        }
         let queued = message::encode(statement, &mut self.output);
         if queued.is_err() {
-            self.output.truncate(before);
+            self.output.truncate(begun);
+            self.begun = None;
         }
         self.swollen |= self.output.len() > KEPT_BYTES;
         queued
@@ -138,13 +178,20 @@ impl Connection {
     /// Queues Sync, which ends a flight of statements.
     pub fn sync(&mut self, flight: Flight) {
         frontend::sync(&mut self.output);
-        self.state.sent(flight);
+        let has_statements = self.begun.take().is_some();
+        if self.unreset && has_statements {
+            self.unreset = false;
+            self.state.sent_behind_reset();
+        } else {
+            self.state.sent(flight);
+        }
     }
 
     /// Queues a simple query, a flight of its own. `sql` is ours, never built
     /// from what others sent.
     pub fn simple(&mut self, sql: &'static str, flight: Flight) {
         frontend::query(sql, &mut self.output).expect("our own SQL holds no NUL");
+        self.unreset &= flight != Flight::Reset;
         self.state.sent(flight);
     }
 

@@ -27,15 +27,35 @@ pub enum Flight {
     Reset,
 }
 
+/// A flight under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    One(Flight),
+    /// The reset, and behind it work that the server skips if the reset fails.
+    ResetThenWork,
+}
+
+/// What may have been left behind since the last reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Left {
+    Nothing,
+    /// By work that shows nothing of the kind.
+    Unseen,
+    /// By work that is seen to change the session.
+    Seen,
+}
+
 /// The state of a session.
 #[derive(Debug)]
 pub(super) struct State {
     transaction: Transaction,
     /// Flights whose `ReadyForQuery` is still to come, oldest first.
-    owed: VecDeque<Flight>,
+    owed: VecDeque<Owed>,
     /// Whether the flight being answered has failed.
     failed: bool,
-    used: bool,
+    /// Whether the reset of the flight being answered has succeeded.
+    reset: bool,
+    left: Left,
     /// Work counts as leaving nothing behind until it is seen to (`reset: dirty`).
     lenient: bool,
     lost: Option<Lost>,
@@ -45,6 +65,9 @@ pub(super) struct State {
     pub(super) read_only: bool,
     /// `is_superuser`, as of the login.
     pub(super) superuser: bool,
+    /// Whether a reset is committed before the server looks at what follows it
+    /// in the same flight (PostgreSQL 15 and later).
+    pub(super) commits_reset: bool,
 }
 
 impl State {
@@ -52,14 +75,16 @@ impl State {
     pub(super) fn opening(reset: DatabaseReset) -> Self {
         Self {
             transaction: Transaction::Idle,
-            owed: VecDeque::from([Flight::Own]),
+            owed: VecDeque::from([Owed::One(Flight::Own)]),
             failed: false,
-            used: false,
+            reset: false,
+            left: Left::Nothing,
             lenient: reset == DatabaseReset::Dirty,
             lost: None,
             standby: false,
             read_only: false,
             superuser: false,
+            commits_reset: false,
         }
     }
 
@@ -72,28 +97,54 @@ impl State {
     }
 
     pub(super) fn owes_work(&self) -> bool {
-        self.owed.contains(&Flight::Work)
+        self.owed.iter().any(|owed| owed.is_work())
     }
 
     pub(super) fn is_clean(&self) -> bool {
-        self.transaction == Transaction::Idle
-            && self.owed.is_empty()
-            && !self.used
-            && self.lost.is_none()
+        self.is_at_rest() && self.left == Left::Nothing
+    }
+
+    /// Whether it is for the next one's reset to undo what is left, if anything
+    /// is: nothing is under way, and nothing was seen that may make it slow or
+    /// fail.
+    pub(super) fn may_be_handed_on(&self) -> bool {
+        self.is_at_rest() && self.left != Left::Seen && (self.is_clean() || self.commits_reset)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.transaction == Transaction::Idle && self.owed.is_empty() && self.lost.is_none()
     }
 
     pub(super) fn is_used(&self) -> bool {
-        self.used
+        self.left != Left::Nothing
     }
 
     pub(super) fn is_broken(&self) -> bool {
         self.lost.is_some()
     }
 
+    /// Why it is over.
+    pub(super) fn loss(&self) -> Option<&Lost> {
+        self.lost.as_ref()
+    }
+
     /// A flight was queued.
     pub(super) fn sent(&mut self, flight: Flight) {
-        self.used |= flight == Flight::Work && !self.lenient;
-        self.owed.push_back(flight);
+        if flight == Flight::Work {
+            self.work_begins();
+        }
+        self.owed.push_back(Owed::One(flight));
+    }
+
+    /// A flight of the reset and work was queued.
+    pub(super) fn sent_behind_reset(&mut self) {
+        self.owed.push_back(Owed::ResetThenWork);
+    }
+
+    fn work_begins(&mut self) {
+        if !self.lenient {
+            self.left = self.left.max(Left::Unseen);
+        }
     }
 
     /// The session is over.
@@ -104,8 +155,15 @@ impl State {
     /// Takes a message in; whether it is the caller's to see.
     ///
     /// # Errors
-    /// The server ended the session, or spoke out of turn.
+    /// The server ended the session, spoke out of turn, or could not reset it
+    /// for the work behind.
     pub(super) fn received(&mut self, message: &Message) -> Result<bool, Lost> {
+        if self.owed.front() == Some(&Owed::ResetThenWork)
+            && !self.reset
+            && let Some(step) = self.received_in_reset(message)
+        {
+            return step.map(|()| false);
+        }
         match message {
             Message::ReadyForQuery(ready) => {
                 self.transaction = match ready.status() {
@@ -116,11 +174,11 @@ impl State {
                 };
                 let flight = self.owed.pop_front().ok_or(Lost::Protocol)?;
                 let done = !self.failed && self.transaction == Transaction::Idle;
-                let more_work = self.owed.contains(&Flight::Work);
-                if flight == Flight::Reset && done && !more_work {
-                    self.used = false;
+                if flight == Owed::One(Flight::Reset) && done && !self.owes_work() {
+                    self.left = Left::Nothing;
                 }
                 self.failed = false;
+                self.reset = false;
                 Ok(true)
             }
             Message::ErrorResponse(body) => {
@@ -137,14 +195,21 @@ impl State {
                     Ok("in_hot_standby") => self.standby = is_on,
                     Ok("default_transaction_read_only") => self.read_only = is_on,
                     Ok("is_superuser") => self.superuser = is_on,
+                    Ok("server_version") => {
+                        self.commits_reset = setting.value().is_ok_and(commits_reset);
+                    }
                     _ => {}
                 }
-                self.used |= self.owes_work();
+                if self.owes_work() {
+                    self.left = Left::Seen;
+                }
                 Ok(false)
             }
             Message::CommandComplete(done) => {
                 let harmless = done.tag().is_ok_and(leaves_nothing);
-                self.used |= !harmless && self.owed.front() == Some(&Flight::Work);
+                if !harmless && self.owed.front().is_some_and(|owed| owed.is_work()) {
+                    self.left = Left::Seen;
+                }
                 Ok(true)
             }
             // The server waits for data, or sends what may never end.
@@ -153,6 +218,51 @@ impl State {
             _ => Ok(true),
         }
     }
+
+    /// A message that answers the reset before some work; `None` where it does
+    /// not.
+    fn received_in_reset(&mut self, message: &Message) -> Option<Result<(), Lost>> {
+        match message {
+            Message::ParseComplete | Message::BindComplete => Some(Ok(())),
+            Message::CommandComplete(done) if done.tag().is_ok_and(|tag| tag == RESET) => {
+                self.reset = true;
+                self.left = Left::Nothing;
+                self.work_begins();
+                Some(Ok(()))
+            }
+            Message::ErrorResponse(body) => {
+                let error = ServerError::read(body);
+                Some(Err(match error.is_fatal() {
+                    true => Lost::Server(Box::new(error)),
+                    false => Lost::Unreset,
+                }))
+            }
+            Message::ParameterStatus(_)
+            | Message::NoticeResponse(_)
+            | Message::NotificationResponse(_) => None,
+            _ => Some(Err(Lost::Protocol)),
+        }
+    }
+}
+
+impl Owed {
+    fn is_work(self) -> bool {
+        matches!(self, Self::One(Flight::Work) | Self::ResetThenWork)
+    }
+}
+
+/// Undoes everything a session can keep, and says so in its command tag.
+pub const RESET: &str = "DISCARD ALL";
+
+/// Whether a server commits `DISCARD ALL` as soon as it is executed, by
+/// `server_version` ("15.4 (Debian …)"). Others are sent nothing behind it.
+fn commits_reset(version: &str) -> bool {
+    let major = version
+        .split(|letter: char| !letter.is_ascii_digit())
+        .next();
+    major
+        .and_then(|major| major.parse::<u32>().ok())
+        .is_some_and(|major| major >= 15)
 }
 
 /// Whether a command tag is one of those that change nothing in the session;
@@ -166,86 +276,5 @@ fn leaves_nothing(tag: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::BytesMut;
-
-    use super::*;
-
-    fn ready(status: u8) -> Message {
-        let mut bytes = BytesMut::from(&[b'Z', 0, 0, 0, 5, status][..]);
-        Message::parse(&mut bytes)
-            .expect("well-formed")
-            .expect("whole")
-    }
-
-    fn error(severity: &str) -> Message {
-        let fields = format!("S{severity}\0V{severity}\0C57014\0Mno\0\0");
-        let length = u32::try_from(fields.len() + 4).expect("short");
-        let mut bytes = BytesMut::from(&b"E"[..]);
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(fields.as_bytes());
-        Message::parse(&mut bytes)
-            .expect("well-formed")
-            .expect("whole")
-    }
-
-    fn opened() -> State {
-        let mut state = State::opening(DatabaseReset::Always);
-        state.received(&ready(b'I')).expect("a good start");
-        assert!(state.is_clean());
-        state
-    }
-
-    #[test]
-    fn work_is_used_until_a_reset_succeeds() {
-        let mut state = opened();
-        state.sent(Flight::Work);
-        state.sent(Flight::Reset);
-        assert_eq!(state.owed(), 2);
-        state.received(&ready(b'I')).expect("fine");
-        assert!(!state.is_clean() && state.is_used());
-        state.received(&ready(b'I')).expect("fine");
-        assert!(state.is_clean());
-    }
-
-    #[test]
-    fn a_reset_that_fails_or_runs_in_a_transaction_is_none() {
-        for (failing, status) in [(true, b'I'), (false, b'T'), (true, b'E')] {
-            let mut state = opened();
-            state.sent(Flight::Work);
-            state.sent(Flight::Reset);
-            state.received(&ready(status)).expect("fine");
-            if failing {
-                state.received(&error("ERROR")).expect("no end");
-            }
-            state.received(&ready(status)).expect("fine");
-            assert!(state.is_used() && !state.is_clean());
-        }
-    }
-
-    #[test]
-    fn a_lenient_session_is_used_by_what_is_seen_to_change_it() {
-        for (tag, used) in [("SELECT 1", false), ("SET", true), ("CREATE TABLE", true)] {
-            let mut state = State::opening(DatabaseReset::Dirty);
-            state.received(&ready(b'I')).expect("a good start");
-            state.sent(Flight::Work);
-            let length = u32::try_from(tag.len() + 5).expect("short");
-            let mut bytes = BytesMut::from(&b"C"[..]);
-            bytes.extend_from_slice(&length.to_be_bytes());
-            bytes.extend_from_slice(format!("{tag}\0").as_bytes());
-            let done = Message::parse(&mut bytes).expect("well-formed");
-            state.received(&done.expect("whole")).expect("fine");
-            state.received(&ready(b'I')).expect("fine");
-            assert_eq!(state.is_used(), used, "{tag}");
-        }
-    }
-
-    #[test]
-    fn what_was_not_asked_for_or_is_fatal_ends_it() {
-        let mut state = opened();
-        assert!(state.received(&ready(b'I')).is_err());
-        let mut state = opened();
-        let fatal = state.received(&error("FATAL"));
-        assert!(matches!(fatal, Err(Lost::Server(_))));
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! Lending a session.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -8,9 +9,9 @@ use bb8::PooledConnection;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::limit::Place;
-use super::manager::{GOODBYE, Manager};
-use super::restore::restore;
+use super::limit::{Place, Turn};
+use super::manager::{GOODBYE, Manager, open_place};
+use super::restore::{give_back, restore};
 use super::{Generation, ServicePool};
 use crate::pg::Login;
 use crate::pg::backend::{Connection, Flight};
@@ -46,7 +47,8 @@ impl CheckoutFailure {
 
 /// A session on loan. When it is dropped, whatever is still under way is
 /// cancelled, what was left behind is undone, and the session goes back, or is
-/// closed if that cannot be done in time.
+/// closed if that cannot be done in time. One that is at rest goes straight to
+/// who waits, if anybody does.
 pub struct Checkout {
     lent: Option<Lent>,
 }
@@ -56,7 +58,7 @@ pub(super) struct Lent {
     pub(super) pooled: PooledConnection<'static, Manager>,
     pub(super) spoiled: bool,
     pub(super) pool: Arc<ServicePool>,
-    pub(super) _place: Place,
+    pub(super) place: Place<Checkout>,
 }
 
 impl Checkout {
@@ -80,10 +82,35 @@ impl Drop for Checkout {
             return;
         };
         // Without a runtime the process ends, and the sockets with it.
-        if let Ok(runtime) = Handle::try_current() {
-            // Ends by its own bound.
-            runtime.spawn(restore(lent));
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let Some(mut lent) = lent.handed_on() else {
+            return;
+        };
+        if !lent.spoiled && lent.pooled.connection().is_clean() {
+            return give_back(lent);
         }
+        // Ends by its own bound.
+        runtime.spawn(restore(lent));
+    }
+}
+
+impl Lent {
+    /// Passes it on to who waits longest; given back if it may not be, or if
+    /// nobody waits.
+    fn handed_on(mut self) -> Option<Self> {
+        let pool = Arc::clone(&self.pool);
+        let connection = self.pooled.connection();
+        let may_be = !self.spoiled && connection.may_be_handed_on();
+        if !may_be || !pool.is_wanted() || !self.pooled.may_stay() {
+            return Some(self);
+        }
+        let connection = self.pooled.connection();
+        connection.trim();
+        connection.hand_on();
+        let back = pool.work.hand_on(Checkout { lent: Some(self) });
+        back.and_then(|mut checkout| checkout.lent.take())
     }
 }
 
@@ -119,19 +146,27 @@ impl ServicePool {
                 None => closed,
             })?;
         self.bar(&generation)?;
-        let place = {
+        let turn = {
             let _waiting = Waiting::begin(&self.waiting);
             timeout(generation.timeout, self.work.acquire()).await
         };
         drop(generation);
-        let Ok(place) = place else {
-            self.metrics.timed_out();
-            let failure = self.standing.failure();
-            return Err(failure.map_or(CheckoutFailure::Exhausted, CheckoutFailure::Unreachable));
+        let checkout = match turn {
+            Ok(Turn::Handed(checkout)) => checkout,
+            Ok(Turn::Place(place)) => {
+                let lent = Some(self.lend(place).await?);
+                Checkout { lent }
+            }
+            Err(_) => {
+                self.metrics.timed_out();
+                let failure = self.standing.failure();
+                return Err(
+                    failure.map_or(CheckoutFailure::Exhausted, CheckoutFailure::Unreachable)
+                );
+            }
         };
-        let lent = self.lend(place).await?;
         self.metrics.waited(asked.elapsed());
-        Ok(Checkout { lent: Some(lent) })
+        Ok(checkout)
     }
 
     fn generation(&self) -> Result<Arc<Generation>, CheckoutFailure> {
@@ -148,7 +183,7 @@ impl ServicePool {
         }
     }
 
-    async fn lend(self: &Arc<Self>, place: Place) -> Result<Lent, CheckoutFailure> {
+    async fn lend(self: &Arc<Self>, place: Place<Checkout>) -> Result<Lent, CheckoutFailure> {
         // Mostly one lies idle, and nothing has to be waited for.
         let pooled = match self.generation()?.take_idle().await {
             Some(pooled) => pooled,
@@ -158,13 +193,15 @@ impl ServicePool {
             pooled,
             spoiled: false,
             pool: Arc::clone(self),
-            _place: place,
+            place,
         })
     }
 
     /// A session that comes back, or else a new one. Never only a new one: all
     /// that may be open can be, and lie idle, by the time its turn comes.
     async fn idle_or_new(&self) -> Result<PooledConnection<'static, Manager>, CheckoutFailure> {
+        // What comes back is theirs before it is handed on.
+        let _seeking = Waiting::begin(&self.seeking);
         loop {
             let generation;
             let (_connecting, place) = {
@@ -181,7 +218,7 @@ impl ServicePool {
                 let leave = async {
                     let connecting = generation.connecting.acquire().await;
                     let connecting = connecting.expect("the semaphore is never closed");
-                    (connecting, self.open.acquire().await)
+                    (connecting, open_place(&self.open).await)
                 };
                 tokio::select! {
                     biased;
@@ -203,7 +240,7 @@ impl ServicePool {
     async fn connect(
         &self,
         generation: &Generation,
-        place: Place,
+        place: Place<Infallible>,
     ) -> Result<(), Arc<ConnectFailure>> {
         match generation.manager.open_session(place).await {
             Ok(mut pooled) => {
@@ -259,7 +296,7 @@ impl ServicePool {
             return Ok(());
         }
         // Those that say good-bye are gone by then.
-        match timeout(GOODBYE, self.open.acquire()).await {
+        match timeout(GOODBYE, open_place(&self.open)).await {
             Ok(place) => {
                 let connected = self.connect(&generation, place).await;
                 self.returned.notify_one();

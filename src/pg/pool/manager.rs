@@ -1,5 +1,6 @@
 //! What bb8 manages: sessions with a place among the open ones.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use bb8::ManageConnection;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::limit::{Limit, Place};
+use super::limit::{Limit, Place, Turn};
 use crate::pg::backend::{Connection, Target};
 use crate::pg::failure::ConnectFailure;
 
@@ -22,7 +23,7 @@ const JITTER: f64 = 0.1;
 pub(super) struct Manager {
     pub(super) target: Arc<Target>,
     /// Sessions that are open, whichever generation they belong to.
-    pub(super) open: Arc<Limit>,
+    pub(super) open: Arc<Limit<Infallible>>,
     pub(super) max_lifetime: Duration,
     /// A newer generation took over: whatever comes back is closed.
     pub(super) retired: Arc<AtomicBool>,
@@ -32,7 +33,9 @@ pub(super) struct Manager {
 /// server has closed, so that no more than the limit are ever open.
 pub(super) struct Pooled {
     connection: Option<Connection>,
-    place: Option<Place>,
+    place: Option<Place<Infallible>>,
+    /// Of the generation it belongs to.
+    retired: Arc<AtomicBool>,
     pub(super) expires: Instant,
     pub(super) last_used: Instant,
 }
@@ -43,6 +46,20 @@ impl Pooled {
             .as_mut()
             .expect("taken only when it is dropped")
     }
+
+    /// Whether it may be lent again: it is neither too old nor of settings that
+    /// are not in force any more.
+    pub(super) fn may_stay(&self) -> bool {
+        !self.retired.load(Ordering::Relaxed) && self.expires > Instant::now()
+    }
+}
+
+/// A place among the open sessions; waits for one.
+pub(super) async fn open_place(open: &Arc<Limit<Infallible>>) -> Place<Infallible> {
+    match open.acquire().await {
+        Turn::Place(place) => place,
+        Turn::Handed(never) => match never {},
+    }
 }
 
 impl Drop for Pooled {
@@ -50,10 +67,10 @@ impl Drop for Pooled {
         let (Some(connection), place) = (self.connection.take(), self.place.take()) else {
             return;
         };
-        // Without a runtime the process ends, and the sockets with it.
-        if connection.is_broken() {
+        if connection.is_gone() {
             return;
         }
+        // Without a runtime the process ends, and the sockets with it.
         if let Ok(runtime) = Handle::try_current() {
             // Ends by its own bound.
             runtime.spawn(async move {
@@ -66,13 +83,17 @@ impl Drop for Pooled {
 
 impl Manager {
     /// Opens a session at this place among the open ones.
-    pub(super) async fn open_session(&self, place: Place) -> Result<Pooled, ConnectFailure> {
+    pub(super) async fn open_session(
+        &self,
+        place: Place<Infallible>,
+    ) -> Result<Pooled, ConnectFailure> {
         let connection = Connection::connect(&self.target).await?;
         let now = Instant::now();
         let lifetime = self.max_lifetime.mul_f64(1.0 - JITTER * fastrand::f64());
         Ok(Pooled {
             connection: Some(connection),
             place: Some(place),
+            retired: Arc::clone(&self.retired),
             expires: now + lifetime,
             last_used: now,
         })
@@ -86,7 +107,7 @@ impl ManageConnection for Manager {
     /// Never asked either: sessions are put in by who lends them, on the one
     /// thread of the SQL runtime.
     async fn connect(&self) -> Result<Pooled, ConnectFailure> {
-        self.open_session(self.open.acquire().await).await
+        self.open_session(open_place(&self.open).await).await
     }
 
     /// Never asked: a round trip at every checkout costs half the throughput.
@@ -95,9 +116,6 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
-        self.retired.load(Ordering::Relaxed)
-            || pooled.expires <= Instant::now()
-            || !pooled.connection().is_clean()
-            || pooled.connection().is_read_only()
+        !pooled.may_stay() || !pooled.connection().is_clean() || pooled.connection().is_read_only()
     }
 }

@@ -5,7 +5,9 @@
 //! so that `max` holds meanwhile and nobody loses a place in the queue.
 //!
 //! The queue is ours and fair; bb8 only keeps idle sessions. A session comes
-//! back only after it was reset and proved clean, else it is closed.
+//! back only after it was reset and proved clean, else it is closed. While
+//! somebody waits it is handed on instead, and reset in the same flight as the
+//! next one's work, which the server reaches only if the reset succeeds.
 
 mod checkout;
 mod limit;
@@ -13,6 +15,7 @@ mod manager;
 mod restore;
 mod standing;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +24,6 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, Semaphore};
 
 pub use checkout::{Checkout, CheckoutFailure};
-pub use restore::RESET;
 
 use super::backend::Target;
 use super::failure::ConnectFailure;
@@ -42,16 +44,18 @@ const REAP: Duration = Duration::from_secs(5);
 pub struct ServicePool {
     pub name: ServiceName,
     /// Work at once; the only queue.
-    work: Arc<Limit>,
+    work: Arc<Limit<Checkout>>,
     /// Open sessions at once. The same number, but a session that is being
     /// closed still counts.
-    open: Arc<Limit>,
+    open: Arc<Limit<Infallible>>,
     current: ArcSwapOption<Generation>,
     /// A session came back, or other settings are in force: whoever waits for
     /// leave to open one should look whether that is still needed.
     returned: Notify,
     standing: Standing,
     waiting: AtomicU32,
+    /// Those whose turn it is and for whom there is no session yet.
+    seeking: AtomicU32,
     /// It was said that the login may do anything.
     warned: AtomicBool,
     metrics: Arc<PoolMetrics>,
@@ -83,6 +87,7 @@ impl ServicePool {
             returned: Notify::new(),
             standing: Standing::new(),
             waiting: AtomicU32::new(0),
+            seeking: AtomicU32::new(0),
             warned: AtomicBool::new(false),
             metrics: metrics.pool(&name),
             name,
@@ -154,6 +159,11 @@ impl ServicePool {
         while self.work.held() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Whether somebody waits for a session that is in use.
+    pub fn is_wanted(&self) -> bool {
+        self.work.is_wanted() && self.seeking.load(Ordering::Relaxed) == 0
     }
 
     /// Most sessions at once.

@@ -5,16 +5,11 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::checkout::Lent;
-use crate::pg::backend::{Connection, Flight, Transaction};
+use crate::pg::backend::{Connection, Flight, RESET, Transaction};
 use crate::pg::failure::Lost;
 
 /// For everything; what takes longer is closed.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Undoes what a session can keep. `DISCARD ALL` may not stand among other
-/// statements; what it does beyond this, here nobody can have done.
-pub const RESET: &str = "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; \
-     SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; DEALLOCATE ALL";
 
 /// Gives a session back, clean, or closes it.
 pub(super) async fn restore(mut lent: Lent) {
@@ -23,16 +18,21 @@ pub(super) async fn restore(mut lent: Lent) {
         // Whatever comes of it, the session itself knows whether it is clean.
         let _ = timeout(PATIENCE, clean(connection)).await;
     }
-    connection.trim();
     if lent.spoiled {
         // An answer that is never read: not clean, so not kept.
         lent.pooled.connection().sync(Flight::Own);
     }
+    give_back(lent);
+}
+
+/// Puts a session among the idle ones if it is clean, else closes it.
+pub(super) fn give_back(mut lent: Lent) {
+    lent.pooled.connection().trim();
     lent.pooled.last_used = Instant::now();
     let Lent {
         pooled,
         pool,
-        _place: place,
+        place,
         ..
     } = lent;
     drop(pooled);

@@ -92,6 +92,7 @@ impl From<Lost> for Refusal {
             Lost::TooLarge => Self::Kind(Kind::AnswerTooLarge, None),
             Lost::Io(_) | Lost::Closed => Self::unavailable("connection_lost"),
             Lost::Protocol => Self::unavailable("protocol"),
+            Lost::Unreset => Self::unavailable("reset_failed"),
             Lost::Copy => Self::Statement {
                 code: "0A000",
                 message: "COPY from and to the client is not carried by this door".to_owned(),

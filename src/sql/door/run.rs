@@ -11,15 +11,17 @@ use super::request::{Begin, Query};
 use super::rows::Rows;
 use crate::model::DatabaseReset;
 use crate::pg::Database;
-use crate::pg::backend::{Connection, Flight, Statement};
+use crate::pg::backend::{Connection, Flight, RESET, Statement};
 use crate::pg::failure::ServerError;
-use crate::pg::pool::{Checkout, RESET, ServicePool};
+use crate::pg::pool::{Checkout, ServicePool};
 
 /// The server's own `statement_timeout` should come first; what the tenant did
 /// to it does not matter to ours.
 const GRACE: Duration = Duration::from_secs(1);
 /// For a cancelled statement to end.
 const CANCELLED: Duration = Duration::from_secs(5);
+/// Sessions in a row that could not be reset before work is given up.
+const ATTEMPTS: u32 = 4;
 
 /// Where and for how long statements run.
 pub(super) struct Ground<'a> {
@@ -32,21 +34,23 @@ pub(super) struct Ground<'a> {
 impl Ground<'_> {
     /// One query in a transaction of its own.
     pub(super) async fn one(&self, query: &Query<'_>) -> Result<Vec<u8>, Refusal> {
-        let mut checkout = self.database.pool.checkout().await?;
-        let reset = self.reset_follows();
-        self.timed(&mut checkout, async |connection| {
-            connection.statement(&query.statement())?;
-            connection.sync(Flight::Work);
-            if reset {
-                // Behind the answer, so that nobody waits for it.
-                connection.simple(RESET, Flight::Reset);
+        let mut attempts = Attempts::default();
+        loop {
+            let mut checkout = self.database.pool.checkout().await?;
+            let result = self
+                .timed(&mut checkout, async |connection| {
+                    connection.statement(&query.statement())?;
+                    self.end_of_work(connection);
+                    let mut rows = Rows::new(self.max_bytes);
+                    rows.begin(query.shape);
+                    read_one(connection, &self.database.pool, &mut rows).await?;
+                    Ok(rows.finish())
+                })
+                .await;
+            if !attempts.has_another(&mut checkout) {
+                return result;
             }
-            let mut rows = Rows::new(self.max_bytes);
-            rows.begin(query.shape);
-            read_one(connection, &self.database.pool, &mut rows).await?;
-            Ok(rows.finish())
-        })
-        .await
+        }
     }
 
     /// A batch, in one transaction and one flight.
@@ -61,30 +65,44 @@ impl Ground<'_> {
                 message: format!("query {index} of the batch would end its transaction"),
             });
         }
-        let mut checkout = self.database.pool.checkout().await?;
-        let reset = self.reset_follows();
-        let result = self
-            .timed(&mut checkout, async |connection| {
-                own_statement(connection, &begin.sql())?;
-                for query in queries {
-                    connection.statement(&query.statement())?;
-                }
-                own_statement(connection, "COMMIT")?;
-                connection.sync(Flight::Work);
-                if reset {
-                    connection.simple(RESET, Flight::Reset);
-                }
-                let mut rows = Rows::new(self.max_bytes);
-                rows.literal("{\"results\":[");
-                read_batch(connection, &self.database.pool, queries, &mut rows).await?;
-                rows.literal("]}");
-                Ok(rows.finish())
-            })
-            .await;
-        if begin.is_read_only() {
-            return result;
+        let mut attempts = Attempts::default();
+        loop {
+            let mut checkout = self.database.pool.checkout().await?;
+            let result = self
+                .timed(&mut checkout, async |connection| {
+                    own_statement(connection, &begin.sql())?;
+                    for query in queries {
+                        connection.statement(&query.statement())?;
+                    }
+                    own_statement(connection, "COMMIT")?;
+                    self.end_of_work(connection);
+                    let mut rows = Rows::new(self.max_bytes);
+                    rows.literal("{\"results\":[");
+                    read_batch(connection, &self.database.pool, queries, &mut rows).await?;
+                    rows.literal("]}");
+                    Ok(rows.finish())
+                })
+                .await;
+            if attempts.has_another(&mut checkout) {
+                continue;
+            }
+            if begin.is_read_only() {
+                return result;
+            }
+            return spoil_if_read_only(&mut checkout, result);
         }
-        spoil_if_read_only(&mut checkout, result)
+    }
+
+    /// A transaction that goes on.
+    pub(super) async fn begun(&self, begin: Begin) -> Result<Checkout, Refusal> {
+        let mut attempts = Attempts::default();
+        loop {
+            let mut checkout = self.database.pool.checkout().await?;
+            let result = self.own(&mut checkout, &begin.sql()).await;
+            if !attempts.has_another(&mut checkout) {
+                return result.map(|_| checkout);
+            }
+        }
     }
 
     /// One query of an interactive transaction.
@@ -132,8 +150,15 @@ impl Ground<'_> {
         .await
     }
 
-    fn reset_follows(&self) -> bool {
-        self.database.spec().reset == DatabaseReset::Always
+    /// Ends a flight after which the session is done with.
+    fn end_of_work(&self, connection: &mut Connection) {
+        connection.sync(Flight::Work);
+        let goes_on = connection.can_reset_later() && self.database.pool.is_wanted();
+        if self.database.spec().reset == DatabaseReset::Always && !goes_on {
+            // Behind the answer, so that nobody waits for it. Where somebody
+            // waits for the session it goes before their work instead.
+            connection.simple(RESET, Flight::Reset);
+        }
     }
 
     /// Runs with our own clock, whatever the tenant has set, and with an eye on
@@ -175,6 +200,19 @@ impl Ground<'_> {
                 Err(Refusal::unavailable("statement_timeout"))
             }
         }
+    }
+}
+
+/// Sessions that work was tried on.
+#[derive(Default)]
+struct Attempts(u32);
+
+impl Attempts {
+    /// Whether the work is for another session to do: the reset that went
+    /// before it failed, so nothing of it was run.
+    fn has_another(&mut self, checkout: &mut Checkout) -> bool {
+        self.0 += 1;
+        checkout.connection().is_unreset() && self.0 < ATTEMPTS
     }
 }
 

@@ -328,8 +328,7 @@ impl Work<'_> {
         if !self.transactions.has_room(self.database) {
             return Err(full());
         }
-        let mut checkout = self.database.pool.checkout().await?;
-        self.ground().own(&mut checkout, &begin.sql()).await?;
+        let checkout = self.ground().begun(begin).await?;
         // Others may have been as quick.
         if !self.transactions.has_room(self.database) {
             return Err(full());
