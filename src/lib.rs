@@ -33,7 +33,7 @@
 //!
 //! | row | room | what it is |
 //! |---|---|---|
-//! | 0 | [`model`] | the vocabulary: specs, policies, identities, failures |
+//! | 0 | [`model`] | the vocabulary: specs, policies, identities, failures, header lines |
 //! | 0 | [`secret`], [`drain`] | values that are never printed; how an end is announced |
 //! | 1 | [`telemetry`] | every metric, the log's one queue, the record of a request, spans on their way out, readiness |
 //! | 1 | [`health`] | severity and the `/health` report, pure |

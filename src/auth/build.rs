@@ -106,7 +106,7 @@ impl Authenticator {
             api_keys,
             jwt,
             hook,
-            grants: Grants::build(policy, workers)?,
+            grants: Grants::build(policy)?,
             workers,
             policy: policy.clone(),
         }))

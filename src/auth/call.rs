@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response};
 
-use crate::model::{AuthReason, Identity, Kind, MtlsName, Propagation, Strategy};
+use crate::model::{AuthReason, FieldLines, Identity, Kind, MtlsName, Propagation, Strategy};
 use crate::telemetry::metrics::AuthResult;
 use crate::telemetry::spans::{Resource, Span};
 use crate::trace::{Context, IdGenerator};
@@ -48,10 +48,6 @@ pub struct CallTrace<'a> {
     pub asked: &'a RefCell<Option<Box<Span>>>,
 }
 
-/// Headers to set toward the app. On the heap: carrying room for five through
-/// the walk costs more than allocating where there are any.
-pub type SetHeaders = Vec<(HeaderName, HeaderValue)>;
-
 /// Headers to drop before the app.
 pub type RemoveHeaders = Vec<HeaderName>;
 
@@ -63,7 +59,8 @@ pub struct Allowed {
     /// The rule that matched, an index into the policy's rules: it may name
     /// another upstream.
     pub rule: Option<usize>,
-    pub set: SetHeaders,
+    /// Headers toward the app.
+    pub set: FieldLines,
     pub remove: RemoveHeaders,
     /// Metric label: a strategy's name, or `none`.
     pub strategy: &'static str,
@@ -72,17 +69,12 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// Both were granted: the first one that knows the caller names it.
-    pub(super) fn both(first: Option<Self>, second: Self) -> Self {
-        let Some(first) = first else {
-            return second;
-        };
-        let (mut kept, dropped) = match (&first.identity, &second.identity) {
-            (None, Some(_)) => (second, first),
-            _ => (first, second),
-        };
-        kept.remove.extend(dropped.remove);
-        kept
+    /// Another one was granted, too: the first one that knows the caller names it.
+    pub(super) fn join(&mut self, mut other: Self) {
+        if self.identity.is_none() && other.identity.is_some() {
+            std::mem::swap(self, &mut other);
+        }
+        self.remove.append(&mut other.remove);
     }
 }
 

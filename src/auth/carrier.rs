@@ -21,21 +21,37 @@ pub(super) struct Carried<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bearer<'a> {
     /// Three base64url parts.
-    Token(&'a str),
+    Token(&'a [u8]),
     /// Anything else.
     Key(&'a [u8]),
 }
 
 impl<'a> Carried<'a> {
-    /// Reads both carriers.
+    /// Reads both carriers. `known` tells of a credential that it is a token seen
+    /// before, which need not be looked at again.
     ///
     /// # Errors
     /// `CredentialAmbiguous` for more than one field of a carrier or an empty
     /// credential (RFC 6750 §3.1 `invalid_request`).
-    pub(super) fn read(headers: &'a HeaderMap) -> Result<Self, Denied> {
-        let key = one(headers, &X_API_KEY)?;
-        let bearer = match one(headers, &AUTHORIZATION)? {
-            Some(value) => read_bearer(value)?,
+    pub(super) fn read(
+        headers: &'a HeaderMap,
+        known: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<Self, Denied> {
+        let (mut key, mut authorization) = (None, None);
+        // One walk instead of two look-ups: there are few fields.
+        for (name, value) in headers {
+            let place = match name {
+                name if *name == AUTHORIZATION => &mut authorization,
+                name if *name == X_API_KEY => &mut key,
+                _ => continue,
+            };
+            // May stand once at most.
+            if place.replace(value.as_bytes().trim_ascii()).is_some() {
+                return Err(ambiguous());
+            }
+        }
+        let bearer = match authorization {
+            Some(value) => read_bearer(value, known)?,
             None => None,
         };
         if key.is_some_and(<[u8]>::is_empty) {
@@ -49,19 +65,12 @@ fn ambiguous() -> Denied {
     Denied::new(Kind::CredentialAmbiguous, None, AuthReason::Ambiguous)
 }
 
-/// The field's value, which may stand once at most.
-fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Denied> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() {
-        return Err(ambiguous());
-    }
-    Ok(first.map(|value| value.as_bytes().trim_ascii()))
-}
-
 /// The scheme is compared case-insensitively (RFC 9110 §11.1); another scheme is
 /// somebody else's credential and counts as none.
-fn read_bearer(value: &[u8]) -> Result<Option<Bearer<'_>>, Denied> {
+fn read_bearer(
+    value: &[u8],
+    known: impl FnOnce(&[u8]) -> bool,
+) -> Result<Option<Bearer<'_>>, Denied> {
     let (scheme, rest) = match value.iter().position(|byte| *byte == b' ') {
         Some(at) => value.split_at(at),
         None => (value, &[][..]),
@@ -73,10 +82,10 @@ fn read_bearer(value: &[u8]) -> Result<Option<Bearer<'_>>, Denied> {
     if credential.is_empty() {
         return Err(ambiguous());
     }
-    let token = is_token_shaped(credential).then(|| std::str::from_utf8(credential));
-    Ok(Some(match token {
-        Some(Ok(text)) => Bearer::Token(text),
-        _ => Bearer::Key(credential),
+    let is_token = known(credential) || is_token_shaped(credential);
+    Ok(Some(match is_token {
+        true => Bearer::Token(credential),
+        false => Bearer::Key(credential),
     }))
 }
 
@@ -118,14 +127,14 @@ mod tests {
     }
 
     fn bearer(value: &'static str) -> Option<Option<Bearer<'static>>> {
-        read_bearer(value.as_bytes()).ok()
+        read_bearer(value.as_bytes(), |_| false).ok()
     }
 
     #[test]
     fn shapes() {
-        assert_eq!(bearer("Bearer a.b.c"), Some(Some(Bearer::Token("a.b.c"))));
-        assert_eq!(bearer("bEARER a.b.c"), Some(Some(Bearer::Token("a.b.c"))));
-        assert_eq!(bearer("Bearer   a.b."), Some(Some(Bearer::Token("a.b."))));
+        assert_eq!(bearer("Bearer a.b.c"), Some(Some(Bearer::Token(b"a.b.c"))));
+        assert_eq!(bearer("bEARER a.b.c"), Some(Some(Bearer::Token(b"a.b.c"))));
+        assert_eq!(bearer("Bearer   a.b."), Some(Some(Bearer::Token(b"a.b."))));
         for key in [
             "abc", "a.b", "a.b.c.d", "a.b.c=", "a..c", ".b.c", "a b", "a.b.c d",
         ] {
@@ -160,12 +169,14 @@ mod tests {
             &[("x-api-key", "")],
             &[("authorization", "Bearer")],
         ] {
-            let denied = Carried::read(&headers(fields)).map(|_| ()).unwrap_err();
+            let denied = Carried::read(&headers(fields), |_| false)
+                .map(|_| ())
+                .unwrap_err();
             assert_eq!(denied.kind, Kind::CredentialAmbiguous, "{fields:?}");
         }
         let map = headers(&[("authorization", "Bearer a.b.c"), ("x-api-key", "k")]);
-        let carried = Carried::read(&map).unwrap();
+        let carried = Carried::read(&map, |_| false).unwrap();
         assert_eq!(carried.key, Some(&b"k"[..]));
-        assert_eq!(carried.bearer, Some(Bearer::Token("a.b.c")));
+        assert_eq!(carried.bearer, Some(Bearer::Token(b"a.b.c")));
     }
 }

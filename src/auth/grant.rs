@@ -2,14 +2,13 @@
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 
-use crate::model::{AuthPolicy, AuthReason};
+use crate::model::{AuthPolicy, AuthReason, FieldLines};
 
 use super::BuildError;
-use super::call::{Allowed, RemoveHeaders, SetHeaders, label};
+use super::call::{Allowed, RemoveHeaders, label};
 use super::carrier::{Bearer, X_API_KEY};
 use super::named::{
-    Named, PerWorker, X_AUTH_FAILED_OPEN, X_AUTH_STRATEGY, X_AUTH_SUBJECT, X_SERVICE_CALL,
-    X_SERVICE_NAME,
+    Named, X_AUTH_FAILED_OPEN, X_AUTH_STRATEGY, X_AUTH_SUBJECT, X_SERVICE_CALL, X_SERVICE_NAME,
 };
 use super::request::Request;
 use super::settle::Proofs;
@@ -17,8 +16,8 @@ use super::settle::Proofs;
 /// Pre-built changes to an allowed request.
 #[derive(Debug)]
 pub(super) struct Grants {
-    /// Sent with every forwarded request; a copy for each worker.
-    app_token: Option<PerWorker<(HeaderName, HeaderValue)>>,
+    /// Sent with every request that goes to the app.
+    app_token: Option<FieldLines>,
     reserved: Box<[HeaderName]>,
     /// Carriers that somebody here may set: inbound cannot strip them before
     /// they are read, so they are dropped from every allowed request.
@@ -36,7 +35,7 @@ struct Hide {
 }
 
 impl Grants {
-    pub(super) fn build(policy: &AuthPolicy, workers: usize) -> Result<Self, BuildError> {
+    pub(super) fn build(policy: &AuthPolicy) -> Result<Self, BuildError> {
         let mut names = vec![
             X_AUTH_STRATEGY.clone(),
             X_AUTH_SUBJECT.clone(),
@@ -53,15 +52,13 @@ impl Grants {
             None => None,
             Some(token) => {
                 let name = header_name(&token.header)?;
-                let bytes = token.value.expose();
-                HeaderValue::from_bytes(bytes).map_err(|_| BuildError::AppToken)?;
-                names.push(name.clone());
-                Some(PerWorker::new(workers, || {
-                    let mut value = HeaderValue::from_bytes(bytes)
-                        .expect("the same bytes were accepted a moment ago");
-                    value.set_sensitive(true);
-                    (name.clone(), value)
-                }))
+                let value = HeaderValue::from_bytes(token.value.expose());
+                let mut value = value.map_err(|_| BuildError::AppToken)?;
+                value.set_sensitive(true);
+                let mut lines = FieldLines::default();
+                lines.push(&name, &value);
+                names.push(name);
+                Some(lines)
             }
         };
         let (carriers, mut reserved): (Vec<_>, Vec<_>) = names
@@ -104,7 +101,7 @@ impl Grants {
         Allowed {
             identity: None,
             rule: None,
-            set: self.start(request.copies()),
+            set: FieldLines::default(),
             remove,
             strategy: label(None),
             reason: reason.as_str(),
@@ -137,13 +134,12 @@ impl Grants {
                 remove.push(AUTHORIZATION);
             }
         }
-        let mut set = self.start(request.copies());
-        set.extend(named.headers.iter().cloned());
+        let mut set = named.headers.clone();
         if let Some(token) = &proofs.token {
-            set.extend(token.headers.iter().cloned());
+            set.set_all(&token.headers);
         }
         if let Some(hook) = &proofs.hook {
-            set.extend(hook.headers.iter().cloned());
+            set.set_all(&hook.headers);
         }
         Allowed {
             identity: Some(named.identity.clone()),
@@ -155,19 +151,12 @@ impl Grants {
         }
     }
 
-    fn start(&self, worker: usize) -> SetHeaders {
-        let mut set = SetHeaders::new();
+    /// Adds the app's own token before what else is set, which goes before it
+    /// where it has the same name.
+    pub(super) fn add_app_token(&self, set: &mut FieldLines) {
         if let Some(token) = &self.app_token {
-            set.push(token.of(worker).clone());
-        }
-        set
-    }
-
-    /// Takes the app's token out again.
-    pub(super) fn without_app_token(&self, set: &mut SetHeaders) {
-        // It is what `start` began with.
-        if self.app_token.is_some() && !set.is_empty() {
-            set.remove(0);
+            let others = std::mem::replace(set, token.clone());
+            set.set_all(&others);
         }
     }
 

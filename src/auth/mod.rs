@@ -42,7 +42,7 @@ use crate::telemetry::supervise::Supervisor;
 
 pub use api_key::digest_of;
 pub use build::{AuthContext, BuildError};
-pub use call::{Allowed, Call, CallTrace, Denied, RemoveHeaders, SetHeaders};
+pub use call::{Allowed, Call, CallTrace, Denied, RemoveHeaders};
 pub use explain::{Decision, Explanation};
 pub use jwt::{KeyError, Mint, MintError, mint};
 pub use worker::AuthWorker;
@@ -72,6 +72,8 @@ pub struct Authenticator {
     certificates: Option<Certificates>,
     grants: Grants,
 }
+
+const HAS_PLAN: &str = "the decider's plan is always among the plans";
 
 /// Why a plan is not met, or not yet.
 enum Unmet<'a> {
@@ -117,7 +119,7 @@ impl Authenticator {
     pub async fn check(&self, call: &Call<'_>, worker: &AuthWorker) -> Result<Allowed, Denied> {
         let request = Request::new(call, Some(worker.index()));
         let (found, preflight) = self.find(&request)?;
-        let mut kept = None;
+        let mut kept: Option<Allowed> = None;
         for plan in self.rules.plans(&found) {
             let allowed = match self.meet(plan, &request, preflight) {
                 Ok(allowed) => allowed,
@@ -127,22 +129,32 @@ impl Authenticator {
                     Box::pin(self.resolve(plan, &request, wait, worker)).await?
                 }
             };
-            kept = Some(Allowed::both(kept, allowed));
+            match &mut kept {
+                None => kept = Some(allowed),
+                Some(kept) => kept.join(allowed),
+            }
         }
-        Ok(self.finish(kept, &found))
+        let mut allowed = kept.expect(HAS_PLAN);
+        self.finish(&mut allowed, &found);
+        Ok(allowed)
     }
 
     /// The same decision as far as it goes without waiting for anybody.
     fn decide<'a>(&'a self, request: &Request<'_>) -> Result<Allowed, Unmet<'a>> {
         let (found, preflight) = self.find(request).map_err(Unmet::Denied)?;
-        let mut kept = None;
+        let mut kept: Option<Allowed> = None;
         // As if newer keys had brought nothing new.
         request.refetched.set(Some(Refetch::TooSoon));
         for plan in self.rules.plans(&found) {
             let allowed = self.meet(plan, request, preflight)?;
-            kept = Some(Allowed::both(kept, allowed));
+            match &mut kept {
+                None => kept = Some(allowed),
+                Some(kept) => kept.join(allowed),
+            }
         }
-        Ok(self.finish(kept, &found))
+        let mut allowed = kept.expect(HAS_PLAN);
+        self.finish(&mut allowed, &found);
+        Ok(allowed)
     }
 
     /// The rule, and whether the request is a preflight to be let through.
@@ -181,15 +193,13 @@ impl Authenticator {
         }
     }
 
-    fn finish(&self, kept: Option<Allowed>, found: &Found) -> Allowed {
-        let mut allowed = kept.expect("the decider's plan is always among the plans");
+    fn finish(&self, allowed: &mut Allowed, found: &Found) {
         allowed.rule = found.rule();
         let rule = allowed.rule.and_then(|rule| self.policy.rules.get(rule));
-        if rule.is_some_and(|rule| rule.upstream.is_some()) {
-            // The app's token is for the app, not for who else answers.
-            self.grants.without_app_token(&mut allowed.set);
+        // The app's token is for the app, not for who else answers.
+        if rule.is_none_or(|rule| rule.upstream.is_none()) {
+            self.grants.add_app_token(&mut allowed.set);
         }
-        allowed
     }
 
     /// Asks the lists about a caller, and writes down what the app is told.

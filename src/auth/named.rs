@@ -1,9 +1,8 @@
 //! A caller with the headers that tell the app about it, built once.
 
 use http::header::{HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
-use crate::model::Identity;
+use crate::model::{FieldLines, Identity, LineStart};
 
 use super::BuildError;
 
@@ -17,30 +16,42 @@ pub(super) static X_SERVICE_NAME: HeaderName = HeaderName::from_static("x-servic
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) identity: Identity,
-    pub(super) headers: SmallVec<[(HeaderName, HeaderValue); 4]>,
+    pub(super) headers: FieldLines,
+    /// Every part of it can be carried.
+    complete: bool,
 }
 
 impl Named {
     /// A part that no header can carry faithfully is left out of the headers.
     pub(super) fn new(identity: Identity) -> Self {
-        let mut headers = SmallVec::new();
-        headers.push((
-            X_AUTH_STRATEGY.clone(),
-            HeaderValue::from_static(identity.strategy.as_str()),
-        ));
-        if let Some(value) = identity.subject.as_deref().and_then(faithful) {
-            headers.push((X_AUTH_SUBJECT.clone(), value));
+        let mut headers = FieldLines::default();
+        let strategy = identity.strategy.as_str();
+        headers
+            .line(LineStart::new("x-auth-strategy: "))
+            .text(strategy)
+            .end();
+        let subject = identity.subject.as_deref().and_then(faithful);
+        if let Some(value) = &subject {
+            headers.push(&X_AUTH_SUBJECT, value);
         }
-        if let Some(value) = identity.service.as_deref().and_then(faithful) {
-            headers.push((X_SERVICE_CALL.clone(), HeaderValue::from_static("true")));
-            headers.push((X_SERVICE_NAME.clone(), value));
+        let service = identity.service.as_deref().and_then(faithful);
+        if let Some(value) = &service {
+            headers
+                .line(LineStart::new("x-service-call: "))
+                .text("true")
+                .end();
+            headers.push(&X_SERVICE_NAME, value);
         }
-        Self { identity, headers }
+        Self {
+            complete: subject.is_some() && service.is_some(),
+            identity,
+            headers,
+        }
     }
 
     /// For identities from configuration, which must be fully representable.
     pub(super) fn is_complete(&self, id: &str) -> Result<(), BuildError> {
-        if self.headers.len() == 4 {
+        if self.complete {
             Ok(())
         } else {
             Err(BuildError::KeyId(id.to_owned()))
@@ -88,12 +99,10 @@ mod tests {
             subject: Some("ann".into()),
             service: None,
         });
-        let names: Vec<_> = person
-            .headers
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect();
-        assert_eq!(names, ["x-auth-strategy", "x-auth-subject"]);
+        assert_eq!(
+            person.headers.as_bytes(),
+            b"x-auth-strategy: jwt\r\nx-auth-subject: ann\r\n"
+        );
     }
 
     #[test]

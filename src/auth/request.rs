@@ -9,6 +9,7 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, UPGRADE};
 use super::call::{Call, Denied};
 use super::carrier::Carried;
 use super::jwks::Refetch;
+use super::jwt::{Jwt, Known};
 
 /// A call with its credentials and the time, both read when first asked for.
 pub(super) struct Request<'a> {
@@ -16,6 +17,8 @@ pub(super) struct Request<'a> {
     /// Which worker's copies and caches to use; `None` uses no cache.
     pub(super) worker: Option<usize>,
     carried: OnceCell<Carried<'a>>,
+    /// The token among them, where it was verified before.
+    pub(super) known: OnceCell<Known>,
     now: Cell<Option<SystemTime>>,
     /// Whether newer keys were asked for on behalf of this request, and how that
     /// went.
@@ -28,6 +31,7 @@ impl<'a> Request<'a> {
             call,
             worker,
             carried: OnceCell::new(),
+            known: OnceCell::new(),
             now: Cell::new(None),
             refetched: Cell::new(None),
         }
@@ -50,10 +54,21 @@ impl<'a> Request<'a> {
     /// # Errors
     /// See [`Carried::read`].
     pub(super) fn carried(&self) -> Result<Carried<'a>, Denied> {
+        self.carried_to(None)
+    }
+
+    /// The same where tokens are judged by `jwt`, which may know this one.
+    pub(super) fn carried_to(&self, jwt: Option<&Jwt>) -> Result<Carried<'a>, Denied> {
         if let Some(carried) = self.carried.get() {
             return Ok(*carried);
         }
-        let carried = Carried::read(self.call.headers)?;
+        let carried = Carried::read(self.call.headers, |token| {
+            let (Some(jwt), Some(worker)) = (jwt, self.worker) else {
+                return false;
+            };
+            let known = jwt.known(token, worker);
+            known.is_some_and(|known| self.known.set(known).is_ok())
+        })?;
         Ok(*self.carried.get_or_init(|| carried))
     }
 

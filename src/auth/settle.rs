@@ -120,7 +120,7 @@ impl Authenticator {
             Requirement::AnyOf(list) => (list, false),
             Requirement::AllOf(list) => (list, true),
         };
-        let carried = match request.carried() {
+        let carried = match request.carried_to(self.jwt.as_ref()) {
             Ok(carried) => carried,
             Err(denied) => return Settled::Refused(denied),
         };
@@ -240,7 +240,10 @@ impl Authenticator {
         let Some(Bearer::Token(token)) = carried.bearer else {
             return Shown::Absent;
         };
-        match jwt.check(token, request.now(), request.worker) {
+        let now = request.now();
+        let known = request.known.get();
+        let known = known.and_then(|known| jwt.recheck(known, token, now));
+        match known.unwrap_or_else(|| jwt.check(token, now, request.worker)) {
             Ok(verified) => Shown::Good(Proof::Token(verified)),
             Err(Refusal::Wrong(reason)) => Shown::Wrong(reason),
             Err(Refusal::NoKeys) => Shown::Unjudged(AuthReason::NoKeys),

@@ -117,9 +117,8 @@ impl Authenticator {
 }
 
 fn failed_open(mut allowed: Allowed) -> Allowed {
-    allowed
-        .set
-        .push((X_AUTH_FAILED_OPEN.clone(), HeaderValue::from_static("true")));
+    let value = HeaderValue::from_static("true");
+    allowed.set.set(&X_AUTH_FAILED_OPEN, &value);
     allowed.strategy = Strategy::Custom.as_str();
     allowed.reason = AuthReason::FailedOpen.as_str();
     allowed

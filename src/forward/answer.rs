@@ -2,16 +2,17 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response};
 
 use super::AnswerBody;
 use super::hop::strip_response;
-use crate::model::{Failure, Kind};
+use crate::model::{Failure, FieldLines, Kind};
 use crate::upstream::h1::Switched;
 use crate::upstream::{UpstreamBody, UpstreamFields, UpstreamResponse};
 
-/// The upstream's answer, cleaned of what belongs to its connection.
-pub fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
+/// The upstream's answer, cleaned of what belongs to its connection. `memory` is
+/// for what is set in it.
+pub fn relay(response: UpstreamResponse, memory: Vec<u8>) -> Response<AnswerBody> {
     let UpstreamResponse {
         status,
         fields,
@@ -20,7 +21,8 @@ pub fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
         ..
     } = response;
     let (headers, relayed, named) = match (fields, named) {
-        (UpstreamFields::Came(relayed), named) => {
+        (UpstreamFields::Came(mut relayed), named) => {
+            relayed.lend(memory);
             (HeaderMap::new(), Some(relayed), named.unwrap_or_default())
         }
         (UpstreamFields::Map(mut headers), named) => {
@@ -38,17 +40,18 @@ pub fn relay(response: UpstreamResponse) -> Response<AnswerBody> {
     response
 }
 
-/// Sets a field of ours in an answer; what the upstream said there goes.
-pub fn set_field(response: &mut Response<AnswerBody>, name: HeaderName, value: HeaderValue) {
-    match response.body_mut() {
-        AnswerBody::Upstream {
-            relayed: Some(relayed),
-            ..
-        } => relayed.set(name, value),
-        _ => {
-            response.headers_mut().insert(name, value);
-        }
+/// Sets fields of ours in an answer; what the upstream said there goes.
+pub fn set_fields(response: &mut Response<AnswerBody>, write: impl FnOnce(&mut FieldLines)) {
+    if let AnswerBody::Upstream {
+        relayed: Some(relayed),
+        ..
+    } = response.body_mut()
+    {
+        return write(relayed.ours());
     }
+    let mut ours = FieldLines::default();
+    write(&mut ours);
+    ours.insert_into(response.headers_mut());
 }
 
 /// A 101, relayed only when it switches to what was asked for (UPG-2).

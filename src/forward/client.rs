@@ -7,13 +7,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::reserved::{fold, remove_where};
 use super::seen::Seen;
-use crate::model::TrustedProxies;
-use crate::upstream::h1::OurFields;
+use crate::model::{FieldLines, LineStart, TrustedProxies};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const FOR_START: LineStart = LineStart::new("x-forwarded-for: ");
+const HOST_START: LineStart = LineStart::new("x-forwarded-host: ");
+const PROTO_START: LineStart = LineStart::new("x-forwarded-proto: ");
+const REAL_IP_START: LineStart = LineStart::new("x-real-ip: ");
 const FAMILY: &[u8] = b"x-forwarded-";
 /// Longest chain of proxies that is read.
 const MAX_HOPS: usize = 32;
@@ -119,21 +122,20 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
 /// peer's address, as [`address_value`] writes it.
 pub fn write_forwarding(
     headers: &mut HeaderMap,
-    ours: &mut OurFields,
+    ours: &mut FieldLines,
     client: Client,
     peer: (IpAddr, &HeaderValue),
     host: &HeaderValue,
     tls: bool,
 ) {
     let (peer, peer_value) = (peer.0.to_canonical(), peer.1);
-    let proto = HeaderValue::from_static(if tls { "https" } else { "http" });
     let mut had_forwarded = false;
     let mut told = (false, false);
-    let mut hops = peer_value.clone();
+    let mut hops = None;
     if client.forwarded {
         had_forwarded = headers.contains_key(header::FORWARDED);
         if client.trusted {
-            hops = joined(headers, &X_FORWARDED_FOR, hops);
+            hops = joined(headers, &X_FORWARDED_FOR, peer_value);
             headers.remove(X_REAL_IP);
             told = (
                 headers.contains_key(X_FORWARDED_PROTO),
@@ -143,22 +145,24 @@ pub fn write_forwarding(
             remove_where(headers, is_forwarding);
         }
     }
-    ours.push((X_FORWARDED_FOR, hops));
+    let hops = hops.as_ref().unwrap_or(peer_value);
+    ours.line(FOR_START).value(hops).end();
     if !told.0 {
-        ours.push((X_FORWARDED_PROTO, proto));
+        let proto = if tls { "https" } else { "http" };
+        ours.line(PROTO_START).text(proto).end();
     }
     if !told.1 {
-        ours.push((X_FORWARDED_HOST, host.clone()));
+        ours.line(HOST_START).value(host).end();
     }
-    let client_value = match client.address == peer {
-        true => peer_value.clone(),
-        false => address_value(client.address),
-    };
-    ours.push((X_REAL_IP, client_value));
+    let line = ours.line(REAL_IP_START);
+    match client.address == peer {
+        true => line.value(peer_value).end(),
+        false => line.value(&address_value(client.address)).end(),
+    }
     if had_forwarded {
         let element = forwarded_element(peer, host, tls);
-        let elements = joined(headers, &header::FORWARDED, element);
-        ours.push((header::FORWARDED, elements));
+        let elements = joined(headers, &header::FORWARDED, &element);
+        ours.push(&header::FORWARDED, elements.as_ref().unwrap_or(&element));
     }
 }
 
@@ -181,19 +185,19 @@ pub(super) fn is_forwarding(name: &HeaderName) -> bool {
 }
 
 /// Takes the lines of a field out, and appends to them, so that the app sees
-/// one list.
-fn joined(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) -> HeaderValue {
+/// one list; `None` where there are none.
+fn joined(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
     let mut list: Vec<u8> = Vec::new();
     for line in headers.get_all(name) {
         list.extend_from_slice(line.as_bytes());
         list.extend_from_slice(b", ");
     }
     if list.is_empty() {
-        return value;
+        return None;
     }
     headers.remove(name);
     list.extend_from_slice(value.as_bytes());
-    HeaderValue::from_maybe_shared(Bytes::from(list)).unwrap_or(value)
+    HeaderValue::from_maybe_shared(Bytes::from(list)).ok()
 }
 
 /// An address as a header value has it.
@@ -270,14 +274,13 @@ mod tests {
 
     fn forwarded(headers: &mut HeaderMap, peer: &str) -> Client {
         let client = Client::of(headers, Seen::of(headers), ip(peer), &trusted());
-        let mut ours = OurFields::new();
+        let mut ours = FieldLines::default();
         let peer = (ip(peer), &address_value(ip(peer).to_canonical()));
         let host = HeaderValue::from_static("shop");
         write_forwarding(headers, &mut ours, client, peer, &host, false);
-        for (name, value) in ours {
-            // Nothing of the client's stands beside what is ours.
-            assert!(headers.insert(name, value).is_none());
-        }
+        // Nothing of the client's stands beside what is ours.
+        assert!(headers.keys().all(|name| !ours.has(name)));
+        ours.insert_into(headers);
         client
     }
 

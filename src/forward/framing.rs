@@ -5,14 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Uri, Version};
 use http_body::Body;
 
 use super::seen::Seen;
 use crate::model::{Failure, Kind};
 use crate::net::ClientBody;
-use crate::upstream::h1::Framing;
+use crate::upstream::h1::{Framing, Target};
 
 /// Refuses framing that two parsers could read differently (SMUG-1, SMUG-2).
 ///
@@ -52,11 +51,13 @@ pub fn onward_framing(headers: &mut HeaderMap, seen: Seen, body: &ClientBody) ->
 
 /// Path and query as received; an absolute target without a path has `/`
 /// (RFC 9112 §3.2.1).
-pub fn onward_target(uri: &Uri) -> Bytes {
-    match uri.path_and_query().map(PathAndQuery::as_str) {
-        None => Bytes::from_static(b"/"),
-        Some(query) if query.starts_with('?') => Bytes::from(format!("/{query}")),
-        Some(target) => Bytes::copy_from_slice(target.as_bytes()),
+pub fn onward_target(uri: &Uri) -> Target {
+    match uri.path_and_query() {
+        None => Target::Made(Bytes::from_static(b"/")),
+        Some(target) => match target.as_str() {
+            query if query.starts_with('?') => Target::Made(Bytes::from(format!("/{query}"))),
+            _ => Target::Received(target.clone()),
+        },
     }
 }
 

@@ -11,11 +11,11 @@ use http_body::Body;
 use super::{WorkerParts, whole};
 use crate::auth::Denied;
 use crate::forward::{self, AnswerBody, Seen};
-use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
+use crate::model::{Failure, Kind, LineStart, ServiceName, TraceId, TraceIdText};
 use crate::net::{ClientBody, Permit, Underway};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::Record;
-use crate::trace::{self, REQUEST_ID, RequestId};
+use crate::trace::{self, REQUEST_ID_START, RequestId};
 use crate::upstream::h1::Switched;
 
 use super::body::{Peeked, RecordedBody};
@@ -108,7 +108,7 @@ pub(super) fn refuse(
     let mut response = match relay {
         Some(answer) if !shape.grpc => whole(*answer),
         _ => {
-            let request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok());
+            let request_id = record.request_id.as_ref().map(RequestId::as_str);
             let mut context = ReplyContext::new(service, request_id.unwrap_or_default());
             let trace_id = record.trace_id.map(TraceId::text);
             context.trace_id = trace_id.as_ref().map(TraceIdText::as_str);
@@ -154,10 +154,15 @@ pub(super) fn finish(
         faulty_body,
     } = passage;
     record.answered(response.status().as_u16());
-    forward::set_field(&mut response, REQUEST_ID, id.value().clone());
-    if ending.close && http1 && switched.is_none() {
-        forward::set_field(&mut response, CONNECTION, HeaderValue::from_static("close"));
-    }
+    let closes = ending.close && http1 && switched.is_none();
+    forward::set_fields(&mut response, |ours| {
+        id.end_line(ours.line(REQUEST_ID_START));
+        if closes {
+            ours.line(LineStart::new("connection: "))
+                .text("close")
+                .end();
+        }
+    });
     if let Some(switched) = switched {
         let pending = PendingTunnel {
             switched,

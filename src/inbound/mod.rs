@@ -35,6 +35,7 @@ use crate::telemetry::metrics::AuthResult;
 use crate::telemetry::record::Record;
 use crate::trace;
 use crate::upstream::UpstreamError;
+use crate::upstream::h1::RequestHead;
 
 pub use body::RecordedBody;
 pub use site::{ConnectionSettings, Local, Site, WorkerParts};
@@ -114,9 +115,9 @@ impl Door {
         let seen = Seen::of(&parts.headers);
         let id = match seen.has(Seen::REQUEST_ID) {
             true => trace::request_id(&parts.headers, &self.local.parts.ids),
-            false => trace::RequestId::generate(&self.local.parts.ids),
+            false => trace::new_request_id(&self.local.parts.ids),
         };
-        record.request_id = Some(id.value().clone());
+        record.request_id = Some(id.clone());
         record.target = parts.uri.path_and_query().cloned();
         let shape = answer::Shape::of(&parts, seen, &body);
         // Nothing borrowed by the walk outlives it, and a record of a panicked
@@ -143,8 +144,8 @@ impl Door {
             Err(refusal) => answer::refuse(&self.local.service.name, refusal, &shape, &mut record),
         };
         if let (Some(context), Some(ready)) = (&passage.trace, self.local.service.as_ready()) {
-            context.write_response(&ready.trace_name, |name, value| {
-                forward::set_field(&mut response, name, value);
+            forward::set_fields(&mut response, |ours| {
+                context.write_response(&ready.trace_name, ours);
             });
         }
         answer::finish(response, record, passage, &id, ending)
@@ -189,7 +190,7 @@ impl Door {
             request_id: record.request_id.as_ref(),
             trace: passage.trace.as_ref(),
         };
-        let (head, body) = onward.request(arrival, allowed)?;
+        let (head, body, mut parts) = onward.request(arrival, allowed)?;
         record.upstream_begins();
         let shard = &self.local.recorder.shard;
         let attempts = Cell::new(1);
@@ -203,14 +204,22 @@ impl Door {
         record.upstream.attempt = sent.attempt;
         record.upstream.reused = sent.response.reused;
         record.upstream.connect = sent.response.connect;
-        match &head.upgrade {
+        let RequestHead {
+            ours,
+            upgrade,
+            headers,
+            ..
+        } = head;
+        parts.headers = headers;
+        self.local.parts.spares.give(parts);
+        match upgrade {
             Some(asked) if sent.response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                let (answer, switched) = forward::relay_switch(*sent.response, asked)?;
+                let (answer, switched) = forward::relay_switch(*sent.response, &asked)?;
                 passage.switched = Some(switched);
                 Ok(answer)
             }
             _ => {
-                let mut answer = forward::relay(*sent.response);
+                let mut answer = forward::relay(*sent.response, ours.into_memory());
                 passage.peeked = body::peek(answer.body_mut()).await?;
                 Ok(answer)
             }

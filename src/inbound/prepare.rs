@@ -3,25 +3,25 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{COOKIE, HOST, TE};
+use http::header::COOKIE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Version};
 use http_body::Body;
 
 use super::{Arrival, ClientSide};
-use crate::auth::{Allowed, SetHeaders};
+use crate::auth::Allowed;
 use crate::forward::{self, Client, HopRequest, Seen, TrailerRule};
-use crate::model::{Failure, Kind, Limits, UpstreamProtocol, UpstreamSpec};
+use crate::model::{Failure, FieldLines, Kind, Limits, LineStart, UpstreamProtocol, UpstreamSpec};
 use crate::net::ClientBody;
 use crate::reply;
 use crate::snapshot::Ready;
-use crate::trace::{self, REQUEST_ID};
+use crate::trace::{self, REQUEST_ID_START, RequestId};
 use crate::upstream::RequestBody;
-use crate::upstream::h1::{Framing, OurFields, RequestHead};
+use crate::upstream::h1::{Framing, RequestHead};
 
-/// As many as a traced request of an authenticated caller usually has, and as
-/// glibc keeps at hand: more than a kibibyte costs three times as much.
-const OUR_FIELDS: usize = 14;
+/// Room for as much as a traced request of an authenticated caller usually has,
+/// and as glibc keeps at hand: more than a kibibyte costs three times as much.
+const OUR_BYTES: usize = 768;
 
 /// Refuses what is larger than the service allows, before a byte of the body is read.
 pub(super) fn check_limits(
@@ -64,19 +64,20 @@ pub(super) struct Onward<'a> {
     /// The one the request goes to.
     pub(super) upstream: &'a UpstreamSpec,
     pub(super) client_side: &'a ClientSide,
-    pub(super) request_id: Option<&'a HeaderValue>,
+    pub(super) request_id: Option<&'a RequestId>,
     /// Where tracing is on.
     pub(super) trace: Option<&'a trace::Context>,
 }
 
 impl Onward<'_> {
     /// Takes the request apart and makes the app's (HOP-3): hop-by-hop fields
-    /// go, then what authentication removes; ours are set last.
+    /// go, then what authentication removes; ours are set last. What is left of
+    /// the request is given back.
     pub(super) fn request(
         &self,
         arrival: Arrival,
         allowed: Allowed,
-    ) -> Result<(RequestHead, RequestBody), Failure> {
+    ) -> Result<(RequestHead, RequestBody, Box<Parts>), Failure> {
         let Arrival {
             mut parts,
             seen,
@@ -91,7 +92,7 @@ impl Onward<'_> {
         for name in &allowed.remove {
             headers.remove(name);
         }
-        let ours = self.ours(headers, seen, (host, client), &asked, allowed.set);
+        let ours = self.ours(headers, (&host, client), &asked, &allowed.set);
         let framing = forward::onward_framing(headers, seen, &body);
         let upgrade = asked
             .upgrade
@@ -105,52 +106,41 @@ impl Onward<'_> {
             UpstreamProtocol::Auto => grpc,
         };
         let head = RequestHead {
-            method: parts.method,
+            method: std::mem::take(&mut parts.method),
             target: forward::onward_target(&parts.uri),
-            headers: parts.headers,
+            headers: std::mem::take(&mut parts.headers),
             ours,
             framing,
             upgrade,
             http2,
         };
-        Ok((head, self.body(body, framing, &asked, multiplexed)))
+        Ok((head, self.body(body, framing, &asked, multiplexed), parts))
     }
 
-    /// What is said of the request here; nothing of the client's stands beside
-    /// it.
+    /// What is said of the request here. Nothing that the client says by the
+    /// same name is sent.
     fn ours(
         &self,
         headers: &mut HeaderMap,
-        seen: Seen,
-        (host, client): (HeaderValue, Client),
+        (host, client): (&HeaderValue, Client),
         asked: &HopRequest,
-        set: SetHeaders,
-    ) -> OurFields {
-        let mut ours = OurFields::with_capacity(OUR_FIELDS);
+        set: &FieldLines,
+    ) -> FieldLines {
+        let mut ours = FieldLines::with_capacity(OUR_BYTES);
         let side = self.client_side;
-        headers.remove(HOST);
-        ours.push((HOST, host.clone()));
+        ours.line(LineStart::new("host: ")).value(host).end();
         let peer = (side.peer, &side.peer_value);
-        forward::write_forwarding(headers, &mut ours, client, peer, &host, side.tls);
+        forward::write_forwarding(headers, &mut ours, client, peer, host, side.tls);
         if let Some(id) = self.request_id {
-            if seen.has(Seen::REQUEST_ID) {
-                headers.remove(REQUEST_ID);
-            }
-            ours.push((REQUEST_ID, id.clone()));
+            id.end_line(ours.line(REQUEST_ID_START));
         }
         if let (Some(context), Some(tracing)) = (self.trace, &self.ready.spec.tracing) {
             context.write(headers, &mut ours, &tracing.propagate);
         }
         if asked.accepts_trailers {
-            ours.push((TE, HeaderValue::from_static("trailers")));
+            ours.line(LineStart::new("te: ")).text("trailers").end();
         }
-        for (name, value) in set {
-            headers.remove(&name);
-            match ours.iter_mut().find(|(other, _)| *other == name) {
-                Some((_, other)) => *other = value,
-                None => ours.push((name, value)),
-            }
-        }
+        ours.set_all(set);
         ours
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::auth::AuthWorker;
 use crate::model::Limits;
 use crate::net::deadline::Deadlines;
+use crate::net::http1::Spares;
 use crate::net::tls::ServerTls;
 use crate::net::{ClientTimeouts, H2Limits, ParserLimits};
 use crate::snapshot::{Current, Service, Snapshot};
@@ -34,6 +35,8 @@ pub struct WorkerParts {
     /// For what concerns other services too; requests follow their own version.
     pub current: Current,
     pub spans: Rc<SpanBuffer>,
+    /// Heads of requests to be filled again.
+    pub spares: Spares,
 }
 
 impl WorkerParts {

@@ -67,11 +67,22 @@ pub(super) fn is_authority(bytes: &[u8]) -> bool {
     is_plain_host(bytes) || is_other_authority(bytes)
 }
 
+/// Letters, digits, `-` and `.`.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+        byte += 1;
+    }
+    plain
+};
+
 /// A name or an IPv4 address without a port, or with one of up to four digits:
 /// what nearly every request has, told without the parser.
 fn is_plain_host(bytes: &[u8]) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-    let length = bytes.iter().take_while(|byte| plain(byte)).count();
+    let plain = |byte: &&u8| PLAIN[usize::from(**byte)];
+    let length = bytes.iter().take_while(plain).count();
     let (host, rest) = bytes.split_at(length);
     !host.is_empty()
         && match rest {

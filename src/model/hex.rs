@@ -34,7 +34,18 @@ pub fn write(bytes: &[u8], text: &mut [u8]) {
     }
 }
 
-/// The digits of every byte: ids are written several times in a request.
+/// Sixteen bytes in lower-case hex, computed all at once: ids are written
+/// several times in a request.
+#[inline]
+pub fn digits(bytes: &[u8; 16]) -> [u8; 32] {
+    let digit = |half: u8| half + b'0' + if half > 9 { b'a' - b'0' - 10 } else { 0 };
+    let pairs = bytes.map(|byte| [digit(byte >> 4), digit(byte & 0x0f)]);
+    let mut text = [0; 32];
+    text.copy_from_slice(pairs.as_flattened());
+    text
+}
+
+/// The digits of every byte.
 static PAIRS: [[u8; 2]; 256] = {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     let mut pairs = [[0; 2]; 256];
@@ -52,6 +63,11 @@ mod tests {
 
     #[test]
     fn hex_is_lower_case_and_fixed_width() {
+        let bytes = *b"\x00\x01\x09\x0a\x0f\x10\x19\x7f\x80\x9a\xa0\xab\xc9\xf0\xfe\xff";
+        let mut slowly = [0; 32];
+        write(&bytes, &mut slowly);
+        assert_eq!(digits(&bytes), slowly);
+        assert_eq!(&slowly, b"0001090a0f10197f809aa0abc9f0feff");
         let mut text = [0; 6];
         write(&[0x00, 0xab, 0x0f], &mut text);
         assert_eq!(&text, b"00ab0f");

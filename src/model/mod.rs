@@ -5,6 +5,7 @@ mod auth;
 mod database;
 mod effective;
 mod failure;
+mod fields;
 mod health;
 pub mod hex;
 mod identity;
@@ -12,6 +13,7 @@ mod name;
 mod origin;
 mod process;
 mod reason;
+mod request_id;
 mod service;
 mod span;
 mod timestamp;
@@ -26,6 +28,7 @@ pub use database::{
 };
 pub use effective::EffectiveValue;
 pub use failure::{Cause, Failure, Kind};
+pub use fields::{FieldLines, Line, LineStart, Marks};
 pub use health::{AppHealthCheck, HealthCheckSpec, HealthDetails, HealthSpec, OwnPage, ProbeSpec};
 pub use identity::Identity;
 pub use name::{InvalidName, ServiceName};
@@ -36,6 +39,7 @@ pub use process::{
     is_private,
 };
 pub use reason::AuthReason;
+pub use request_id::{RequestId, is_safe_id};
 pub use service::{
     Address, BreakerSpec, DependencyCredential, DependencySpec, HeaderCase, Limits, PeerSpec,
     Propagation, ServiceSpec, TlsClientSpec, TlsServerSpec, TlsVersion, TracingSpec, TrustParent,

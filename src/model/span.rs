@@ -29,9 +29,7 @@ pub struct TraceIdText([u8; 32]);
 impl TraceId {
     /// The text, without allocation.
     pub fn text(self) -> TraceIdText {
-        let mut text = [0; 32];
-        hex::write(&self.0, &mut text);
-        TraceIdText(text)
+        TraceIdText(hex::digits(&self.0))
     }
 }
 

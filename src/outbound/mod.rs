@@ -18,20 +18,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::header::{HOST, PROXY_AUTHORIZATION, TE};
+use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, Version};
+use http::{Response, StatusCode, Version};
 
 use crate::forward::{self, AnswerBody, Seen, TrailerRule};
-use crate::model::{Address, Failure, Kind};
+use crate::model::{Address, Failure, FieldLines, Kind, LineStart};
 use crate::net::{ClientBody, ClientRequest};
 use crate::reply;
 use crate::telemetry::record::{Record, SpanSeed};
 use crate::telemetry::spans::Host;
-use crate::trace::{self, REQUEST_ID};
+use crate::trace::{self, REQUEST_ID, REQUEST_ID_START};
 use crate::upstream::RequestBody;
 use crate::upstream::cluster::Pick;
-use crate::upstream::h1::{Framing, OurFields, RequestHead};
+use crate::upstream::h1::{Framing, RequestHead};
 
 pub use answer::{CallBody, CallEnding, CallTunnel, CallTunnelSlot};
 pub use directory::{Caller, CallerParts, Directory, Route};
@@ -39,6 +39,9 @@ pub use directory::{Caller, CallerParts, Directory, Route};
 use answer::{Passage, Shape};
 use directory::Found;
 use send::{Told, Unsent};
+
+/// Room for what is set in a traced call.
+const OUR_BYTES: usize = 512;
 
 /// By which listener a call comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +95,7 @@ impl Door {
         let mut record =
             recorder.map(|recorder| Record::begin(recorder, parts.method.clone(), peer));
         if let Some(record) = &mut record {
-            record.request_id = Some(id.value().clone());
+            record.request_id = Some(id.clone());
             record.target = parts.uri.path_and_query().cloned();
         }
         let mut passage = Passage {
@@ -203,7 +206,7 @@ impl Door {
                 passage.switched = Some(switched);
                 Ok(answer)
             }
-            _ => Ok(forward::relay(*sent.response)),
+            _ => Ok(forward::relay(*sent.response, Vec::new())),
         }
     }
 
@@ -227,8 +230,8 @@ impl Door {
         headers.remove(PROXY_AUTHORIZATION);
         headers.remove(HOST);
         // `Host` first; each attempt has its own.
-        let mut ours = OurFields::with_capacity(8);
-        ours.push((HOST, HeaderValue::from_static("localhost")));
+        let mut ours = FieldLines::with_capacity(OUR_BYTES);
+        ours.line(LineStart::new("host: ")).text("localhost").end();
         if let (Some(context), Some(tracing)) = (&mut passage.trace, &ready.spec.tracing) {
             context.become_call(&ready.trace_name);
             let checked = context.check_depth();
@@ -237,10 +240,10 @@ impl Door {
         }
         if let Some(id) = &record.request_id {
             headers.remove(REQUEST_ID);
-            ours.push((REQUEST_ID, id.clone()));
+            id.end_line(ours.line(REQUEST_ID_START));
         }
         if asked.accepts_trailers {
-            ours.push((TE, HeaderValue::from_static("trailers")));
+            ours.line(LineStart::new("te: ")).text("trailers").end();
         }
         credential::attach(headers, found);
         let framing = forward::onward_framing(headers, seen, &body);

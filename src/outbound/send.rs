@@ -130,9 +130,7 @@ impl Call<'_> {
             self.attempt += 1;
             self.avoid = Some(pick.address());
             asks(&pick, self.attempt);
-            if let Some((_, host)) = self.head.ours.iter_mut().find(|(name, _)| *name == HOST) {
-                host.clone_from(pick.host());
-            }
+            self.head.ours.set(&HOST, pick.host());
             match self.attempt_on(&mut pick, body).await {
                 Ok(response) => {
                     let judged = Judgement::of(&response, &self.route.dependency);

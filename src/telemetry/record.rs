@@ -15,7 +15,7 @@ use super::log::{AccessLine, ErrorLine};
 use super::metrics::{PeerMetrics, ServiceShard};
 use super::recorder::{RecordedFailure, Recorder};
 use super::spans::{Host, HttpWork, Path, Span, SpanKind, Work};
-use crate::model::{Cause, SpanIds, TraceId, TraceIdText};
+use crate::model::{Cause, RequestId, SpanIds, TraceId, TraceIdText};
 
 /// Status logged and counted for a client that left before any answer; nobody
 /// reads it.
@@ -45,10 +45,10 @@ pub struct Record {
     pub target: Option<PathAndQuery>,
     /// The client, as found through trusted proxies.
     pub client: IpAddr,
-    /// A safe id; anything else must not get here.
-    pub request_id: Option<HeaderValue>,
+    /// `None` until it is known.
+    pub request_id: Option<RequestId>,
     pub trace_id: Option<TraceId>,
-    /// `x-trace-id` where it is another text; a safe id, as `request_id`.
+    /// `x-trace-id` where it is another text; a safe id; anything else must not get here.
     pub house_trace_id: Option<HeaderValue>,
     /// Set while the request is sampled and spans are wanted.
     span: Option<Box<SpanSeed>>,
@@ -132,7 +132,7 @@ impl Record {
 
     /// The tunnel that the request became broke off.
     pub fn tunnel_broke(&self, error: &dyn Display) {
-        let request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok());
+        let request_id = self.request_id.as_ref().map(RequestId::as_str);
         let trace_id = self.trace_id.map(tracing::field::display);
         tracing::debug!(request_id, trace_id, %error, "a tunnel broke off");
     }
@@ -213,10 +213,19 @@ impl Record {
             upstream: facts,
             ..
         } = self;
-        let request_id = request_id
+        // A failure that has its own line gets no second one, unless every
+        // request gets one.
+        let told = failure
             .as_ref()
-            .and_then(|id| id.to_str().ok())
-            .unwrap_or_default();
+            .is_some_and(|failure| recorder.log.shows(failure.level));
+        let wanted = match told || self.about_us {
+            true => recorder.log.wants(200, false),
+            false => recorder.log.wants(status, failure.is_some()),
+        };
+        if failure.is_none() && !wanted {
+            return;
+        }
+        let request_id = request_id.as_ref().map_or("", RequestId::as_str);
         let trace_id = trace_id.map(TraceId::text);
         let trace_id = trace_id.as_ref().map(TraceIdText::as_str);
         let house_trace_id = house_trace_id.as_ref().and_then(|id| id.to_str().ok());
@@ -242,15 +251,6 @@ impl Record {
                 peer: Some(self.client),
             });
         }
-        // A failure that has its own line gets no second one, unless every
-        // request gets one.
-        let told = failure
-            .as_ref()
-            .is_some_and(|failure| recorder.log.shows(failure.level));
-        let wanted = match told || self.about_us {
-            true => recorder.log.wants(200, false),
-            false => recorder.log.wants(status, failure.is_some()),
-        };
         if wanted {
             let identity = self.identity.as_ref();
             recorder.log.access(&AccessLine {

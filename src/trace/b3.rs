@@ -1,9 +1,8 @@
 //! B3, single and multiple headers (openzipkin/b3-propagation).
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
-use super::write::Fields;
-use crate::model::hex;
+use crate::model::{FieldLines, LineStart, hex};
 
 pub(super) const SINGLE: HeaderName = HeaderName::from_static("b3");
 pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
@@ -11,6 +10,7 @@ pub(super) const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
 pub(super) const PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 pub(super) const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 pub(super) const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+const PARENT_START: LineStart = LineStart::new("x-b3-parentspanid: ");
 
 /// What B3 can say about sampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,54 +116,48 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn write_single(&self, ours: &mut Fields) {
+    pub(super) fn write_single(&self, ours: &mut FieldLines) {
         let state = match (self.sampled, self.debug) {
-            (true, true) => b'd',
-            (true, false) => b'1',
-            (false, _) => b'0',
+            (true, true) => "-d",
+            (true, false) => "-1",
+            (false, _) => "-0",
         };
-        let mut text = *b"00000000000000000000000000000000-0000000000000000-0-0000000000000000";
-        text[50] = state;
-        for (range, bytes) in [
-            (0..32, &self.trace_id[..]),
-            (33..49, &self.span_id[..]),
-            (52..68, &self.parent.unwrap_or_default()[..]),
-        ] {
-            if let Some(part) = text.get_mut(range) {
-                hex::write(bytes, part);
-            }
+        let line = ours
+            .line(LineStart::new("b3: "))
+            .hex(&self.trace_id)
+            .text("-");
+        let line = line.hex(&self.span_id).text(state);
+        match &self.parent {
+            Some(parent) => line.text("-").hex(parent).end(),
+            None => line.end(),
         }
-        let length = if self.parent.is_some() { 68 } else { 51 };
-        push(ours, SINGLE, text.get(..length).unwrap_or_default());
     }
 
-    pub(super) fn write_multi(&self, ours: &mut Fields) {
-        let mut id = [0; 32];
-        hex::write(&self.trace_id, &mut id);
-        push(ours, TRACE_ID, &id);
-        let mut id = [0; 16];
-        hex::write(&self.span_id, &mut id);
-        push(ours, SPAN_ID, &id);
-        if let Some(parent) = self.parent {
-            hex::write(&parent, &mut id);
-            push(ours, PARENT_SPAN_ID, &id);
+    pub(super) fn write_multi(&self, ours: &mut FieldLines) {
+        ours.line(LineStart::new("x-b3-traceid: "))
+            .hex(&self.trace_id)
+            .end();
+        ours.line(LineStart::new("x-b3-spanid: "))
+            .hex(&self.span_id)
+            .end();
+        if let Some(parent) = &self.parent {
+            ours.line(PARENT_START).hex(parent).end();
         }
         // Debug implies sampled, which is then not sent.
         if self.sampled && self.debug {
-            push(ours, FLAGS, b"1");
+            ours.line(LineStart::new("x-b3-flags: ")).text("1").end();
         } else {
-            push(ours, SAMPLED, if self.sampled { b"1" } else { b"0" });
+            let sampled = if self.sampled { "1" } else { "0" };
+            ours.line(LineStart::new("x-b3-sampled: "))
+                .text(sampled)
+                .end();
         }
     }
-}
-
-fn push(ours: &mut Fields, name: HeaderName, value: &[u8]) {
-    let value = HeaderValue::from_bytes(value).expect("hex digits and dashes are visible ASCII");
-    ours.push((name, value));
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -259,11 +253,11 @@ mod tests {
             });
             let expected = B3 { ids: Some((trace_id, span_id)), decision };
             let (mut one, mut many) = (HeaderMap::new(), HeaderMap::new());
-            let (mut single, mut multi) = (Fields::new(), Fields::new());
+            let (mut single, mut multi) = (FieldLines::default(), FieldLines::default());
             outgoing.write_single(&mut single);
             outgoing.write_multi(&mut multi);
-            one.extend(single);
-            many.extend(multi);
+            single.insert_into(&mut one);
+            multi.insert_into(&mut many);
             prop_assert_eq!(read(&one), expected);
             prop_assert_eq!(read(&many), expected);
         }

@@ -1,7 +1,5 @@
 //! The trace context of one request.
 
-use std::cell::OnceCell;
-
 use http::{HeaderMap, HeaderValue};
 
 use super::house::HouseId;
@@ -35,8 +33,6 @@ pub struct Context {
     pub(super) state: TraceState,
     /// `x-trace-id` where it is not the trace id.
     pub(super) house_id: Option<HeaderValue>,
-    /// The trace id's text, written when first sent.
-    pub(super) house_text: OnceCell<HeaderValue>,
     pub(super) depth: u16,
     pub(super) parent_service: Option<HeaderValue>,
     /// What there was to read.
@@ -64,7 +60,6 @@ impl Context {
             random: false,
             state: TraceState::default(),
             house_id: None,
-            house_text: OnceCell::new(),
             depth: 0,
             parent_service: None,
             carried,

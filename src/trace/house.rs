@@ -3,14 +3,15 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::request_id::is_safe_id;
-use crate::model::hex;
+use crate::model::{LineStart, hex, is_safe_id};
 
 pub(super) const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 pub(super) const PARENT_SERVICE: HeaderName = HeaderName::from_static("x-parent-service-id");
 pub(super) const DEPTH: HeaderName = HeaderName::from_static("x-trace-depth");
+pub(super) const TRACE_ID_START: LineStart = LineStart::new("x-trace-id: ");
+pub(super) const DEPTH_START: LineStart = LineStart::new("x-trace-depth: ");
 /// On responses only.
-pub(super) const TRACE_SERVICE: HeaderName = HeaderName::from_static("x-trace-service");
+pub(super) const SERVICE_START: LineStart = LineStart::new("x-trace-service: ");
 
 /// `x-trace-id` as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,8 @@ mod state;
 mod w3c;
 mod write;
 
+pub use crate::model::RequestId;
 pub use context::{Caller, Context, MAX_DEPTH, TooDeep};
 pub use ids::IdGenerator;
-pub use request_id::{REQUEST_ID, RequestId, is_safe_id, request_id};
+pub use request_id::{REQUEST_ID, REQUEST_ID_START, new_request_id, request_id};
 pub use write::CARRIERS;

@@ -1,34 +1,18 @@
 //! `x-request-id`: kept when it is safe, else made (SPEC §4).
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
 
 use super::ids::IdGenerator;
-use crate::model::hex;
+use crate::model::{LineStart, RequestId};
 
 /// The header, in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The beginning of its line.
+pub const REQUEST_ID_START: LineStart = LineStart::new("x-request-id: ");
 
-/// The id of one request: 1 to 128 of `A-Z a-z 0-9 . _ -`. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
-
-impl RequestId {
-    /// A new one: 32 hex digits.
-    pub fn generate(ids: &IdGenerator) -> Self {
-        let mut text = [0; 32];
-        hex::write(&ids.trace_id(), &mut text);
-        Self(HeaderValue::from_bytes(&text).expect("hex digits are visible ASCII"))
-    }
-
-    /// As text, for logs and bodies: nothing in it needs escaping.
-    pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
-    }
-
-    /// As header value, for the request to the app and the response.
-    pub const fn value(&self) -> &HeaderValue {
-        &self.0
-    }
+/// A new id of a request: 32 hex digits.
+pub fn new_request_id(ids: &IdGenerator) -> RequestId {
+    RequestId::made_of(&ids.trace_id())
 }
 
 /// The id of a request with these headers: the client's when there is exactly
@@ -36,24 +20,19 @@ impl RequestId {
 pub fn request_id(headers: &HeaderMap, ids: &IdGenerator) -> RequestId {
     let mut values = headers.get_all(REQUEST_ID).iter();
     match (values.next(), values.next()) {
-        (Some(value), None) if is_safe_id(value.as_bytes()) => RequestId(value.clone()),
-        _ => RequestId::generate(ids),
+        (Some(value), None) => RequestId::safe(value),
+        _ => None,
     }
-}
-
-/// Whether an id may be kept, logged and sent on: `[A-Za-z0-9._-]{1,128}`.
-pub fn is_safe_id(bytes: &[u8]) -> bool {
-    (1..=128).contains(&bytes.len())
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    .unwrap_or_else(|| new_request_id(ids))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::is_safe_id;
 
     fn id_of(values: &[&[u8]]) -> RequestId {
         let mut headers = HeaderMap::new();
@@ -66,7 +45,7 @@ mod tests {
 
     #[test]
     fn safe_ids_are_kept_and_others_replaced() {
-        let made = RequestId::generate(&IdGenerator::with_seed(1));
+        let made = new_request_id(&IdGenerator::with_seed(1));
         assert_eq!(made.as_str().len(), 32);
         assert_eq!(id_of(&[b"a-B_c.9"]).as_str(), "a-B_c.9");
         assert_eq!(id_of(&[&[b'x'; 128]]).as_str().len(), 128);

@@ -4,8 +4,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use super::house::{is_service_id, parse_depth};
+use crate::model::{FieldLines, LineStart};
 
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const START: LineStart = LineStart::new("tracestate: ");
 
 /// Members of a list, ours included (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
@@ -14,6 +16,8 @@ const MAX_MEMBERS: usize = 32;
 const COPIED_BYTES: usize = 1024;
 /// Key of our member.
 const OWN_KEY: &[u8] = b"outrigger";
+/// Our member, up to the depth.
+const OWN_MEMBER: &str = "outrigger=d:";
 
 /// A valid list as it came, and what our member in it says. At most 32 members
 /// of at most 513 bytes.
@@ -137,10 +141,26 @@ impl TraceState {
         }
     }
 
+    /// Writes the header to send on, if there is one; see [`TraceState::header`].
+    pub(super) fn write(&self, own: Option<(u16, Option<&HeaderValue>)>, ours: &mut FieldLines) {
+        // Where the trace began here, as it often does.
+        if let (Some((depth, parent)), true) = (own, self.lines.is_empty()) {
+            let line = ours.line(START).text(OWN_MEMBER);
+            let line = line.number(u64::from(depth));
+            return match parent {
+                Some(parent) => line.text(";p:").value(parent).end(),
+                None => line.end(),
+            };
+        }
+        if let Some(header) = self.header(own) {
+            ours.push(&TRACESTATE, &header);
+        }
+    }
+
     /// The header to send on. Sampled: our member first, others in their order,
     /// 32 at most. Not sampled: without our member, whose content would be out
     /// of date.
-    pub(super) fn header(&self, own: Option<(u16, Option<&HeaderValue>)>) -> Option<HeaderValue> {
+    fn header(&self, own: Option<(u16, Option<&HeaderValue>)>) -> Option<HeaderValue> {
         if let (None, false, [line]) = (own, self.has_own, self.lines.as_slice()) {
             return Some(line.clone());
         }
@@ -148,8 +168,7 @@ impl TraceState {
             Vec::with_capacity(64 + self.lines.iter().map(HeaderValue::len).sum::<usize>());
         let mut left = MAX_MEMBERS;
         if let Some((depth, parent)) = own {
-            text.extend_from_slice(OWN_KEY);
-            text.extend_from_slice(b"=d:");
+            text.extend_from_slice(OWN_MEMBER.as_bytes());
             text.extend_from_slice(itoa::Buffer::new().format(depth).as_bytes());
             if let Some(parent) = parent {
                 text.extend_from_slice(b";p:");
@@ -282,6 +301,26 @@ mod tests {
             (twice.depth, twice.header(None).expect("a header")),
             (Some(1), HeaderValue::from_static("a=b"))
         );
+    }
+
+    #[test]
+    fn what_is_written_is_the_header() {
+        let parent = HeaderValue::from_static("shop/users");
+        for lines in [
+            &[][..],
+            &["foo=1"],
+            &["foo=1,outrigger=d:3"],
+            &["outrigger=d:3"],
+        ] {
+            for own in [None, Some((0, None)), Some((70, Some(&parent)))] {
+                let state = of(lines);
+                let mut ours = FieldLines::default();
+                state.write(own, &mut ours);
+                let header = state.header(own);
+                let header = header.as_ref().map(HeaderValue::as_bytes);
+                assert_eq!(ours.get(&TRACESTATE), header, "{lines:?} {own:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! `traceparent` (W3C Trace Context, TP-1 and TP-2).
 
-use crate::model::hex;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName};
+
+use crate::model::{FieldLines, LineStart, hex};
 
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const START: LineStart = LineStart::new("traceparent: ");
 
 /// Bit 0 of the flags (§3.2.2.5.1).
 const SAMPLED: u8 = 0x01;
@@ -57,25 +59,23 @@ fn parse(value: &[u8]) -> Option<TraceParent> {
 }
 
 impl TraceParent {
-    /// As a version 00 header.
-    pub(super) fn header(&self) -> HeaderValue {
+    /// Writes it as a version 00 header.
+    pub(super) fn write(&self, ours: &mut FieldLines) {
         let flags = (u8::from(self.sampled) * SAMPLED) | (u8::from(self.random) * RANDOM);
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        for (range, bytes) in [
-            (3..35, &self.trace_id[..]),
-            (36..52, &self.parent_id[..]),
-            (53..55, &[flags][..]),
-        ] {
-            if let Some(part) = text.get_mut(range) {
-                hex::write(bytes, part);
-            }
-        }
-        HeaderValue::from_bytes(&text).expect("hex digits and dashes are visible ASCII")
+        ours.line(START)
+            .text("00-")
+            .hex(&self.trace_id)
+            .text("-")
+            .hex(&self.parent_id)
+            .text("-")
+            .hex(&[flags])
+            .end();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -156,9 +156,11 @@ mod tests {
         ) {
             prop_assume!(trace_id != [0; 16] && parent_id != [0; 8]);
             let parent = TraceParent { trace_id, parent_id, sampled, random };
-            let header = parent.header();
+            let mut ours = FieldLines::default();
+            parent.write(&mut ours);
+            let header = ours.get(&TRACEPARENT).unwrap_or_default();
             prop_assert_eq!(header.len(), LENGTH);
-            prop_assert_eq!(parse(header.as_bytes()), Some(parent));
+            prop_assert_eq!(parse(header), Some(parent));
         }
     }
 }

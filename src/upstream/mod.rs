@@ -11,6 +11,7 @@ pub mod monitor;
 mod pool;
 mod resolve;
 mod response;
+mod spares;
 mod traffic;
 
 pub use body::{BodyError, Delivery, REPLAY_BYTES, RequestBody, TrailerFilter};

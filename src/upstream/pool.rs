@@ -13,15 +13,12 @@ use super::connection::Connection;
 use super::error::UpstreamError;
 use super::h2;
 use super::resolve::Resolver;
+use super::spares::Spares;
 use super::traffic::Traffic;
 use crate::model::{Kind, UpstreamSpec, UpstreamTarget};
 use crate::net::deadline::{Deadline, Deadlines};
 use crate::net::stream::Stream;
 use crate::net::tls::{ClientTls, TlsError, Wire};
-
-/// Read buffers kept for the next responses: as many as are usually being read
-/// at one time in one worker.
-const SPARE_BUFFERS: usize = 8;
 
 /// An upstream as resolved at snapshot build; shared by all workers.
 #[derive(Debug)]
@@ -46,9 +43,7 @@ pub struct Pool {
     deadlines: Deadlines,
     /// Least recently used first.
     idle: RefCell<Vec<Connection>>,
-    /// Read buffers that connections gave back; what was read into them may
-    /// still be on its way to a client, and keeps them from being used again.
-    buffers: RefCell<Vec<BytesMut>>,
+    spares: Spares,
     http2: h2::Connections,
     purging: Cell<bool>,
     retired: Cell<bool>,
@@ -217,7 +212,7 @@ impl Pool {
             client_idle_timeout: Cell::new(client_idle_timeout),
             deadlines,
             idle: RefCell::new(Vec::new()),
-            buffers: RefCell::new(Vec::new()),
+            spares: Spares::default(),
             http2: h2::Connections::default(),
             purging: Cell::new(false),
             retired: Cell::new(false),
@@ -323,9 +318,9 @@ impl Pool {
         })
     }
 
-    /// A read buffer that was used before, or an empty one.
-    pub(super) fn spare_buffer(&self) -> BytesMut {
-        self.buffers.borrow_mut().pop().unwrap_or_default()
+    /// Memory of exchanges that are over.
+    pub(super) fn spares(&self) -> &Spares {
+        &self.spares
     }
 
     /// Takes a connection back after a clean response, and its buffer for
@@ -339,11 +334,9 @@ impl Pool {
         connection.idle_since_ms = self.deadlines.clock().now_ms();
         // An idle connection costs no read buffer.
         let buffer = std::mem::take(&mut connection.buffer);
-        let mut buffers = self.buffers.borrow_mut();
-        if spare && buffers.len() < SPARE_BUFFERS {
-            buffers.push(buffer);
+        if spare {
+            self.spares.keep_buffer(buffer);
         }
-        drop(buffers);
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= self.upstream.spec.max_idle {
             idle.remove(0);
@@ -377,7 +370,7 @@ async fn purge(pool: Weak<Pool>, pause: Duration) {
         tokio::time::sleep(pause).await;
         let Some(pool) = pool.upgrade() else { return };
         if !pool.purge_expired() {
-            pool.buffers.borrow_mut().clear();
+            pool.spares.clear();
             pool.purging.set(false);
             return;
         }

@@ -16,6 +16,7 @@ use crate::drain::Phase;
 use crate::inbound::ConnectionSettings;
 use crate::model::{Kind, Limits, ServiceName};
 use crate::net::deadline::Deadlines;
+use crate::net::http1::Spares;
 use crate::net::stream::Stream;
 use crate::net::{
     self, ClientIo, ClientRequest, End, OpenListener, Permits, Purpose, Spoken, Watch,
@@ -31,6 +32,8 @@ pub(super) type Callers = Rc<RefCell<Option<Rc<Directory>>>>;
 pub(super) struct ExitParts {
     pub(super) callers: Callers,
     pub(super) deadlines: Deadlines,
+    /// Heads of calls that can be filled again.
+    pub(super) spares: Rc<Spares>,
     /// Calls in flight, of the whole process.
     pub(super) calls: Permits,
 }
@@ -170,6 +173,7 @@ impl Calling {
     async fn http1(self, io: ClientIo) {
         let service = |request| self.call(request);
         let (limits, listening) = (self.exit.settings.parser, &self.exit.listening);
+        let limits = (limits, &*self.exit.parts.spares);
         let (ended, stream, leftover) =
             keeping::serve_http1(io, &self.watch, limits, listening, service).await;
         let tunnel = self.tunnel.take();

@@ -8,7 +8,7 @@ use http::Response;
 
 use super::listening::Listening;
 use crate::drain::Phase;
-use crate::net::http1::Answer;
+use crate::net::http1::{Answer, Spares};
 use crate::net::stream::Stream;
 use crate::net::{self, ClientIo, ClientRequest, End, ParserLimits, Stalled, Watch};
 
@@ -18,7 +18,7 @@ use crate::net::{self, ClientIo, ClientRequest, End, ParserLimits, Stalled, Watc
 pub(super) async fn serve_http1<F, R, B>(
     mut io: ClientIo,
     watch: &Rc<Watch>,
-    limits: ParserLimits,
+    (limits, spares): (ParserLimits, &Spares),
     listening: &Listening,
     service: F,
 ) -> (End, Stream, Bytes)
@@ -33,7 +33,14 @@ where
         // and does not outlive this.
         let (end, mut stream, leftover) = {
             let phase = listening.phase();
-            Box::pin(net::serve_http1(io, watch, limits, phase, &service)).await
+            Box::pin(net::serve_http1(
+                io,
+                watch,
+                (limits, spares),
+                phase,
+                &service,
+            ))
+            .await
         };
         if !matches!(end, End::Stalled(Stalled::Quiet)) {
             return (end, stream, leftover);

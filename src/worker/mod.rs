@@ -29,6 +29,7 @@ use crate::auth::AuthWorker;
 use crate::inbound::{Local, Site, WorkerParts};
 use crate::model::ShutdownSettings;
 use crate::net::deadline::{Clock, Deadlines};
+use crate::net::http1::Spares;
 use crate::net::{ListenerId, OpenListener, Permits, WorkerCommand};
 use crate::outbound::{CallerParts, Directory, Entry};
 use crate::snapshot::{Current, Snapshot};
@@ -159,6 +160,7 @@ impl Worker {
             metrics: shared.metrics,
             auth: AuthWorker::new(index, deadlines.clone()),
             spans,
+            spares: Spares::default(),
             current: shared.current.clone(),
         };
         Self {
@@ -171,6 +173,7 @@ impl Worker {
             exits: HashMap::new(),
             exit_parts: ExitParts {
                 callers: Callers::default(),
+                spares: Rc::default(),
                 deadlines,
                 calls: shared.calls,
             },

@@ -212,6 +212,7 @@ impl Serving {
     async fn http1(self, io: ClientIo) {
         let service = |request| self.request(request);
         let (limits, listening) = (self.opened.parser, &self.port.listening);
+        let limits = (limits, &self.port.parts.spares);
         let (end, stream, leftover) =
             keeping::serve_http1(io, &self.watch, limits, listening, service).await;
         let tunnel = self.tunnel.take();

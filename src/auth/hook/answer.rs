@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::auth::call::Call;
 use crate::auth::named::{Named, faithful};
-use crate::model::{AuthReason, Identity, Strategy};
+use crate::model::{AuthReason, FieldLines, Identity, Strategy};
 use crate::upstream::{UpstreamBody, UpstreamResponse};
 
 use super::question::{original_url, path_and_query};
@@ -80,17 +80,19 @@ fn grant(hook: &Hook, headers: &HeaderMap) -> Grant {
         let text = headers.get(name)?.to_str().ok()?;
         faithful(text).map(|_| Arc::from(text))
     });
+    let mut told = FieldLines::default();
+    for name in &hook.response_headers {
+        if let Some(value) = joined(headers, name) {
+            told.set(name, &value);
+        }
+    }
     Grant {
         named: Named::new(Identity {
             strategy: Strategy::Custom,
             subject,
             service: None,
         }),
-        headers: hook
-            .response_headers
-            .iter()
-            .filter_map(|name| Some((name.clone(), joined(headers, name)?)))
-            .collect(),
+        headers: told,
     }
 }
 

@@ -57,7 +57,7 @@ impl<'a> Asking<'a> {
             }),
             _ => None,
         };
-        let target = PathAndQuery::from_maybe_shared(head.target.clone()).ok();
+        let target = PathAndQuery::try_from(head.target.as_bytes()).ok();
         let work = HttpWork {
             method: head.method.clone(),
             path: Path::of(target.as_ref()),

@@ -96,7 +96,7 @@ pub(super) fn key_of(head: &RequestHead, call: &Call<'_>) -> Box<[u8]> {
         key.extend_from_slice(bytes);
     };
     part(method.as_str().as_bytes());
-    part(target);
+    part(target.as_bytes());
     for (name, value) in headers {
         if !trace::CARRIERS.contains(name) {
             part(name.as_str().as_bytes());

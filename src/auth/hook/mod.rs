@@ -23,7 +23,8 @@ use http::uri::Scheme;
 use http::{Response, StatusCode, Uri};
 
 use crate::model::{
-    AuthReason, HeaderCase, HookPolicy, Kind, UpstreamProtocol, UpstreamSpec, UpstreamTarget,
+    AuthReason, FieldLines, HeaderCase, HookPolicy, Kind, UpstreamProtocol, UpstreamSpec,
+    UpstreamTarget,
 };
 use crate::net::Permits;
 use crate::upstream::h1::RequestHead;
@@ -71,7 +72,7 @@ pub(super) struct Hook {
 pub(super) struct Grant {
     pub(super) named: Named,
     /// Toward the app.
-    pub(super) headers: Box<[(HeaderName, http::HeaderValue)]>,
+    pub(super) headers: FieldLines,
 }
 
 /// A hook's word.

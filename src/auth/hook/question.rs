@@ -12,9 +12,10 @@ use http::{Method, Uri};
 use crate::auth::BuildError;
 use crate::auth::call::Call;
 use crate::auth::carrier::X_API_KEY;
+use crate::model::FieldLines;
 use crate::model::{FRAMING_HEADERS, HookPolicy, HookPreset};
 use crate::trace;
-use crate::upstream::h1::{Framing, OurFields, RequestHead};
+use crate::upstream::h1::{Framing, RequestHead, Target};
 
 static X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -110,9 +111,9 @@ impl Shape {
         };
         RequestHead {
             method,
-            target,
+            target: Target::Made(target),
             headers,
-            ours: OurFields::new(),
+            ours: FieldLines::default(),
             framing,
             upgrade: None,
             http2: false,

@@ -28,13 +28,13 @@ struct Entry {
 #[derive(Debug, Clone, Copy)]
 struct ByLength;
 
-impl Weighter<Box<str>, Entry> for ByLength {
-    fn weight(&self, token: &Box<str>, _entry: &Entry) -> u64 {
+impl Weighter<Box<[u8]>, Entry> for ByLength {
+    fn weight(&self, token: &Box<[u8]>, _entry: &Entry) -> u64 {
         ENTRY_BYTES + token.len() as u64
     }
 }
 
-type TokenCache = Cache<Box<str>, Entry, ByLength>;
+type TokenCache = Cache<Box<[u8]>, Entry, ByLength>;
 
 /// The caches of all workers.
 pub(super) struct Tokens(PerWorker<Mutex<TokenCache>>);
@@ -55,7 +55,12 @@ impl Tokens {
 
     /// The token as verified with keys of this generation; the caller checks the
     /// time.
-    pub(super) fn get(&self, worker: usize, token: &str, generation: u64) -> Option<Arc<Verified>> {
+    pub(super) fn get(
+        &self,
+        worker: usize,
+        token: &[u8],
+        generation: u64,
+    ) -> Option<Arc<Verified>> {
         let cache = self.0.of(worker).try_lock().ok()?;
         let entry = cache.get(token)?;
         (entry.generation == generation).then(|| Arc::clone(&entry.verified))
@@ -64,7 +69,7 @@ impl Tokens {
     pub(super) fn put(
         &self,
         worker: usize,
-        token: &str,
+        token: &[u8],
         verified: &Arc<Verified>,
         generation: u64,
     ) {
@@ -77,7 +82,7 @@ impl Tokens {
         }
     }
 
-    pub(super) fn forget(&self, worker: usize, token: &str) {
+    pub(super) fn forget(&self, worker: usize, token: &[u8]) {
         if let Ok(mut cache) = self.0.of(worker).try_lock() {
             cache.remove(token);
         }

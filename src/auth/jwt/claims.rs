@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderName;
 use serde_json::{Map, Value};
 
 use crate::auth::named::{Named, faithful};
 use crate::auth::who::ClaimValues;
-use crate::model::{AuthReason, Identity, JwtPolicy, Strategy};
+use crate::model::{AuthReason, FieldLines, Identity, JwtPolicy, Strategy};
 
 /// 9999-12-31T23:59:59Z: a later date is no date but a trick.
 const LAST_DATE: f64 = 253_402_300_799.0;
@@ -18,7 +18,7 @@ const LAST_DATE: f64 = 253_402_300_799.0;
 pub(in crate::auth) struct Verified {
     pub(in crate::auth) named: Named,
     /// Headers from claims.
-    pub(in crate::auth) headers: Box<[(HeaderName, HeaderValue)]>,
+    pub(in crate::auth) headers: FieldLines,
     /// For `allow` and `deny`.
     pub(in crate::auth) values: ClaimValues,
     validity: Validity,
@@ -93,14 +93,7 @@ pub(super) fn accept(
     };
     Ok(Verified {
         named: Named::new(identity),
-        headers: uses
-            .headers
-            .iter()
-            .filter_map(|(claim, header)| {
-                let value = header_text(claims.get(&**claim)?)?;
-                Some((header.clone(), faithful(&value)?))
-            })
-            .collect(),
+        headers: headers(claims, uses),
         values: uses
             .values
             .iter()
@@ -108,6 +101,18 @@ pub(super) fn accept(
             .collect(),
         validity,
     })
+}
+
+/// What the app is told of the claims. Of two for one header the later counts.
+fn headers(claims: &Map<String, Value>, uses: &Uses) -> FieldLines {
+    let mut headers = FieldLines::default();
+    for (claim, name) in &uses.headers {
+        let text = claims.get(&**claim).and_then(header_text);
+        if let Some(value) = text.as_deref().and_then(faithful) {
+            headers.set(name, &value);
+        }
+    }
+    headers
 }
 
 fn check_dates(

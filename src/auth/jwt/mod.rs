@@ -53,6 +53,14 @@ enum Keys {
     Remote(Arc<RemoteKeySet>),
 }
 
+/// A token that was verified before.
+#[derive(Debug)]
+pub(super) struct Known {
+    verified: Arc<Verified>,
+    generation: u64,
+    worker: usize,
+}
+
 /// Why a token is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -116,7 +124,7 @@ impl Jwt {
     /// Decides about a token. Without a worker no cache is used.
     pub(super) fn check(
         &self,
-        text: &str,
+        text: &[u8],
         now: SystemTime,
         worker: Option<usize>,
     ) -> Result<Arc<Verified>, Refusal> {
@@ -124,18 +132,9 @@ impl Jwt {
             let (verified, _) = self.verify(text, now)?;
             return Ok(Arc::new(verified));
         };
-        let generation = match &self.keys {
-            Keys::Fixed(_) => 0,
-            Keys::Remote(remote) => remote.generation(),
-        };
-        if let Some(verified) = self.tokens.get(worker, text, generation) {
-            return match verified.check_time(now) {
-                Ok(()) => Ok(verified),
-                Err(reason) => {
-                    self.tokens.forget(worker, text);
-                    Err(Refusal::Wrong(reason))
-                }
-            };
+        let known = self.known(text, worker);
+        if let Some(decided) = known.and_then(|known| self.recheck(&known, text, now)) {
+            return decided;
         }
         let (verified, generation) = self.verify(text, now)?;
         let verified = Arc::new(verified);
@@ -143,9 +142,49 @@ impl Jwt {
         Ok(verified)
     }
 
+    /// What is known of a token that was verified before with the keys there are.
+    pub(super) fn known(&self, text: &[u8], worker: usize) -> Option<Known> {
+        let generation = self.generation();
+        let verified = self.tokens.get(worker, text, generation)?;
+        Some(Known {
+            verified,
+            generation,
+            worker,
+        })
+    }
+
+    /// Decides about a token that is known; `None` where there are other keys by
+    /// now.
+    pub(super) fn recheck(
+        &self,
+        known: &Known,
+        text: &[u8],
+        now: SystemTime,
+    ) -> Option<Result<Arc<Verified>, Refusal>> {
+        if known.generation != self.generation() {
+            return None;
+        }
+        Some(match known.verified.check_time(now) {
+            Ok(()) => Ok(Arc::clone(&known.verified)),
+            Err(reason) => {
+                self.tokens.forget(known.worker, text);
+                Err(Refusal::Wrong(reason))
+            }
+        })
+    }
+
+    /// Of the keys there are.
+    fn generation(&self) -> u64 {
+        match &self.keys {
+            Keys::Fixed(_) => 0,
+            Keys::Remote(remote) => remote.generation(),
+        }
+    }
+
     /// The whole way. Also tells the generation of the keys that were used.
-    fn verify(&self, text: &str, now: SystemTime) -> Result<(Verified, u64), Refusal> {
+    fn verify(&self, text: &[u8], now: SystemTime) -> Result<(Verified, u64), Refusal> {
         let policy = &self.policy;
+        let text = std::str::from_utf8(text).map_err(|_| Refusal::Wrong(AuthReason::Malformed))?;
         let token = Token::read(text, &policy.algorithms, &policy.types).map_err(Refusal::Wrong)?;
         let (verdict, generation) = match &self.keys {
             Keys::Fixed(set) => (token.verify(set), 0),

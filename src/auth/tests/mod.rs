@@ -130,12 +130,8 @@ impl Sent {
     }
 }
 
-pub(super) fn value<'a>(allowed: &'a Allowed, name: &str) -> Option<&'a [u8]> {
-    allowed
-        .set
-        .iter()
-        .find(|(set, _)| set.as_str() == name)
-        .map(|(_, value)| value.as_bytes())
+pub(super) fn value<'a>(allowed: &'a Allowed, name: &'static str) -> Option<&'a [u8]> {
+    allowed.set.get(&HeaderName::from_static(name))
 }
 
 #[test]

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, StatusCode, Version};
 
 use super::fields::{decimal, is_named, tokens, write_field};
 use super::relayed::Relayed;
+use crate::model::Marks;
 
 /// What of a request its answer's form depends on.
 #[derive(Debug, Clone, Copy)]
@@ -82,9 +83,16 @@ pub(super) fn write_head(
         fields.take(name.as_str().as_bytes(), value.as_bytes(), None, out);
     }
     if let Some(relayed) = relayed {
-        relayed.for_each(headers, |name, value, line| {
-            fields.take(name, value, line, out);
-        });
+        match relayed.lines_without(Fields::KNOWN) {
+            // As with nearly every answer.
+            Some(lines) if headers.is_empty() => {
+                out.extend_from_slice(lines);
+                relayed.for_each_that_came(|name, value, line| fields.take(name, value, line, out));
+            }
+            _ => relayed.for_each(headers, |name, value, line| {
+                fields.take(name, value, line, out);
+            }),
+        }
     }
     let sending = match bodiless {
         true => fields.nothing(status, out),
@@ -143,6 +151,14 @@ struct Fields {
 }
 
 impl Fields {
+    /// The names that mean something here.
+    const KNOWN: Marks = Marks::NONE
+        .and("content-length")
+        .and("transfer-encoding")
+        .and("trailer")
+        .and("connection")
+        .and("date");
+
     /// `line` is what of both can be written as it came.
     fn take(&mut self, name: &[u8], value: &[u8], line: Option<&[u8]>, out: &mut Vec<u8>) {
         match name.len() {

@@ -66,7 +66,10 @@ pub fn for_each_field<E: From<FramingError>>(
 ) -> Result<(), E> {
     for span in spans {
         let (name, value) = span.of(head);
-        let name = HeaderName::from_bytes(name).map_err(|_| FramingError::Field)?;
+        let name = match usual_name(name) {
+            Some(name) => name,
+            None => HeaderName::from_bytes(name).map_err(|_| FramingError::Field)?,
+        };
         // An empty value's pointer may lie anywhere.
         let value = match value.is_empty() {
             true => Bytes::new(),
@@ -76,6 +79,37 @@ pub fn for_each_field<E: From<FramingError>>(
         take(name, value)?;
     }
     Ok(())
+}
+
+/// Names that `http` does not know, and would allocate each time.
+fn usual_name(name: &[u8]) -> Option<HeaderName> {
+    macro_rules! names {
+        ($($length:literal: $($name:literal),+;)+) => {
+            match name.len() {
+                $($length => {
+                    $(if is_named(name, $name.as_bytes().first_chunk::<$length>()?) {
+                        const NAME: HeaderName = HeaderName::from_static($name);
+                        return Some(NAME);
+                    })+
+                    None
+                })+
+                _ => None,
+            }
+        };
+    }
+    names! {
+        9: "x-api-key", "x-real-ip", "sec-ch-ua";
+        10: "tracestate", "x-trace-id";
+        11: "traceparent";
+        12: "x-request-id";
+        13: "x-trace-depth";
+        14: "sec-fetch-mode", "sec-fetch-site", "sec-fetch-dest", "sec-fetch-user";
+        15: "x-forwarded-for";
+        16: "x-forwarded-host", "x-requested-with", "sec-ch-ua-mobile", "x-forwarded-port";
+        17: "x-forwarded-proto";
+        18: "sec-ch-ua-platform";
+        19: "x-parent-service-id";
+    }
 }
 
 /// Whether a field name is this one, in letters of any size. `known` has letters,
@@ -117,4 +151,26 @@ pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .split(|byte| *byte == b',')
         .map(<[u8]>::trim_ascii)
         .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usual_names_are_what_they_would_be_made() {
+        let names = "x-api-key x-real-ip sec-ch-ua tracestate x-trace-id traceparent \
+            x-request-id x-trace-depth sec-fetch-mode sec-fetch-site sec-fetch-dest \
+            sec-fetch-user x-forwarded-for x-forwarded-host x-requested-with sec-ch-ua-mobile \
+            x-forwarded-port x-forwarded-proto sec-ch-ua-platform x-parent-service-id";
+        for name in names.split_whitespace() {
+            for spelled in [name.to_owned(), name.to_uppercase()] {
+                let made = HeaderName::from_bytes(spelled.as_bytes()).expect("a name");
+                assert_eq!(usual_name(spelled.as_bytes()), Some(made));
+            }
+        }
+        for name in ["x-api-kez", "x_api_key", "host", "connection", ""] {
+            assert_eq!(usual_name(name.as_bytes()), None, "{name}");
+        }
+    }
 }

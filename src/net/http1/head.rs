@@ -4,11 +4,11 @@ use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Uri, Version, header};
 
 use super::decode::BodyFraming;
 use super::fields::{Spans, decimal, for_each_field, spans_of, tokens};
-use super::{FramingError, ParserLimits};
+use super::{FramingError, ParserLimits, Spares};
 
 /// What `http::Uri` holds.
 const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
@@ -53,6 +53,7 @@ impl From<FramingError> for Refused {
 pub(super) fn take_head(
     buffer: &mut BytesMut,
     limits: ParserLimits,
+    spares: &Spares,
 ) -> Result<Option<Head>, Refused> {
     // Blanking a hundred fields would cost more than parsing a few.
     let mut few = [const { MaybeUninit::uninit() }; FEW_FIELDS];
@@ -88,15 +89,16 @@ pub(super) fn take_head(
     let spans = spans_of(buffer, request.headers);
     let head = buffer.split_to(length).freeze();
     let uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| BAD)?;
-    Fields::read(&head, &spans, version)?
-        .head(method, uri, version)
-        .map(Some)
+    let mut parts = spares.take();
+    parts.method = method;
+    parts.uri = uri;
+    parts.version = version;
+    Fields::read(parts, &head, &spans)?.head().map(Some)
 }
 
 /// The fields of a request, looked at as they come.
 struct Fields {
-    kept: HeaderMap,
-    version: Version,
+    parts: Box<Parts>,
     /// The one length that all lines agree on (RFC 9110 §8.6).
     length: Option<u64>,
     /// Lines of `Transfer-Encoding`: whether the last one ends in `chunked`.
@@ -110,10 +112,11 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(head: &Bytes, spans: &Spans, version: Version) -> Result<Self, Refused> {
+    /// Those of `head`, appended to `parts`.
+    fn read(mut parts: Box<Parts>, head: &Bytes, spans: &Spans) -> Result<Self, Refused> {
+        parts.headers.reserve(spans.len().min(FEW_FIELDS));
         let mut fields = Self {
-            kept: HeaderMap::with_capacity(spans.len().min(FEW_FIELDS)),
-            version,
+            parts,
             length: None,
             chunked: None,
             measured: false,
@@ -146,12 +149,12 @@ impl Fields {
                 }
             }
             header::TRANSFER_ENCODING => {
-                if self.version != Version::HTTP_11 {
+                if self.parts.version != Version::HTTP_11 {
                     return Err(BAD);
                 }
                 // Which it overrides (RFC 9112 §6.3).
                 if self.length.take().is_some() {
-                    self.kept.remove(header::CONTENT_LENGTH);
+                    self.parts.headers.remove(header::CONTENT_LENGTH);
                 }
                 let last = tokens(value.as_bytes()).last().unwrap_or_default();
                 self.chunked = Some(last.eq_ignore_ascii_case(b"chunked"));
@@ -171,11 +174,12 @@ impl Fields {
             }
             _ => {}
         }
-        self.kept.append(name, value);
+        self.parts.headers.append(name, value);
         Ok(())
     }
 
-    fn head(self, method: Method, uri: Uri, version: Version) -> Result<Head, Refused> {
+    fn head(self) -> Result<Head, Refused> {
+        let version = self.parts.version;
         let framing = match (self.chunked, self.length) {
             (Some(true), _) => BodyFraming::Chunked,
             // Where it ends nobody could tell (RFC 9112 §6.3).
@@ -186,14 +190,10 @@ impl Fields {
         let asked = version == Version::HTTP_11 || self.keep_alive;
         // Whoever sends two framings, or wants a tunnel, may mean something
         // else by what follows.
-        let doubtful = (self.chunked.is_some() && self.measured) || method == Method::CONNECT;
-        let mut parts = Box::new(Request::new(()).into_parts().0);
-        parts.method = method;
-        parts.uri = uri;
-        parts.version = version;
-        parts.headers = self.kept;
+        let doubtful =
+            (self.chunked.is_some() && self.measured) || self.parts.method == Method::CONNECT;
         Ok(Head {
-            parts,
+            parts: self.parts,
             framing,
             keep_alive: asked && !self.close && !doubtful,
             ends: !asked || self.close,

@@ -13,6 +13,7 @@ mod fields;
 mod head;
 mod relayed;
 mod serve;
+mod spares;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -22,6 +23,7 @@ pub use decode::{BodyDecoder, BodyFraming, Piece};
 pub use fields::{Span, Spans, decimal, for_each_field, is_named, spans_of, tokens, write_field};
 pub use relayed::{Answer, Relayed};
 pub use serve::serve_http1;
+pub use spares::Spares;
 
 /// Bounds of the HTTP/1 parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

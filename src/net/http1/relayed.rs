@@ -3,20 +3,22 @@
 //! Between two HTTP/1 connections they stay what they are, bytes: making a map
 //! of them and writing that again takes as long as all the rest of an answer.
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use http_body::Body;
-use smallvec::SmallVec;
-
 use super::FramingError;
 use super::fields::{Spans, for_each_field};
+use crate::model::{FieldLines, Marks};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use http_body::Body;
+
+/// Room in a map for those of ours.
+const OURS: usize = 4;
 
 /// Fields as they came, in a head that was parsed, and those that are ours.
 #[derive(Debug)]
 pub struct Relayed {
     head: Bytes,
     spans: Spans,
-    set: SmallVec<[(HeaderName, HeaderValue); 4]>,
+    set: FieldLines,
 }
 
 /// A body whose answer's fields may lie beside those of its response.
@@ -31,7 +33,7 @@ impl Relayed {
         Box::new(Self {
             head,
             spans,
-            set: SmallVec::new(),
+            set: FieldLines::default(),
         })
     }
 
@@ -58,12 +60,15 @@ impl Relayed {
         outcome
     }
 
-    /// Sets a field of ours; those that came with this name count no more.
-    pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        match self.set.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, other)) => *other = value,
-            None => self.set.push((name, value)),
-        }
+    /// The fields of ours; those that came with a name among them count no more.
+    pub fn ours(&mut self) -> &mut FieldLines {
+        &mut self.set
+    }
+
+    /// Memory for the fields of ours, before there are any.
+    pub fn lend(&mut self, memory: Vec<u8>) {
+        debug_assert!(self.set.is_empty(), "there are some already");
+        self.set = FieldLines::reusing(memory);
     }
 
     /// The values that came with this name.
@@ -84,17 +89,32 @@ impl Relayed {
         headers: &HeaderMap,
         mut take: impl FnMut(&[u8], &[u8], Option<&[u8]>),
     ) {
-        let is = |one: &HeaderName, name: &[u8]| one.as_str().as_bytes().eq_ignore_ascii_case(name);
-        for (name, value) in &self.set {
-            if !headers.contains_key(name) {
-                take(name.as_str().as_bytes(), value.as_bytes(), None);
+        let has = |name: &[u8]| {
+            let is = |one: &HeaderName| one.as_str().as_bytes().eq_ignore_ascii_case(name);
+            headers.keys().any(is)
+        };
+        for (name, value) in self.set.iter() {
+            if !has(name) {
+                take(name, value, None);
             }
         }
+        self.for_each_that_came(|name, value, line| {
+            if !has(name) {
+                take(name, value, line);
+            }
+        });
+    }
+
+    /// The lines of ours, unless one may have one of these names.
+    pub(super) fn lines_without(&self, names: Marks) -> Option<&[u8]> {
+        (!self.set.may_have(names)).then(|| self.set.as_bytes())
+    }
+
+    /// Every field that came but those that are ours.
+    pub(super) fn for_each_that_came(&self, mut take: impl FnMut(&[u8], &[u8], Option<&[u8]>)) {
         for span in &self.spans {
             let (name, value) = span.of(&self.head);
-            let ours = self.set.iter().any(|(one, _)| is(one, name))
-                || headers.keys().any(|one| is(one, name));
-            if !ours {
+            if !self.set.has_spelled(name) {
                 take(name, value, span.line(&self.head));
             }
         }
@@ -102,16 +122,13 @@ impl Relayed {
 
     /// As a map.
     pub fn into_map(self) -> HeaderMap {
-        // Room for one that is added on the way.
-        let mut map = HeaderMap::with_capacity(self.spans.len() + self.set.len() + 1);
+        let mut map = HeaderMap::with_capacity(self.spans.len() + OURS);
         let took = for_each_field(&self.head, &self.spans, |name, value| {
             map.append(name, value);
             Ok::<_, FramingError>(())
         });
         debug_assert!(took.is_ok(), "they were parsed");
-        for (name, value) in self.set {
-            map.insert(name, value);
-        }
+        self.set.insert_into(&mut map);
         map
     }
 

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Frame;
 
 use super::ParserLimits;
+use super::Spares;
 use super::answer::{self, Asked, Length, Sending};
 use super::body::Http1Body;
 use super::head::{Head, Refused};
@@ -29,12 +30,12 @@ const STAGED_BYTES: usize = 64 * 1024;
 /// Serves HTTP/1.1 on a stream until the connection ends; gives the stream back
 /// with bytes that were read too far.
 ///
-/// `watch` keeps the limits, `phase` says when to drain; whoever changes it
+/// Heads are read into those of `spares`. `watch` keeps the limits, `phase` says when to drain; whoever changes it
 /// wakes all connections. A request whose client goes away is dropped.
 pub async fn serve_http1<F, R, B>(
     io: ClientIo,
     watch: &Rc<Watch>,
-    limits: ParserLimits,
+    (limits, spares): (ParserLimits, &Spares),
     phase: &Cell<Phase>,
     service: F,
 ) -> (End, Stream, Bytes)
@@ -53,6 +54,7 @@ where
             wire: &wire,
             watch,
             limits,
+            spares,
             phase,
             service,
             stage: Stage::Head,
@@ -94,6 +96,7 @@ struct Talk<'a, F, B> {
     wire: &'a Rc<RefCell<Wire>>,
     watch: &'a Watch,
     limits: ParserLimits,
+    spares: &'a Spares,
     phase: &'a Cell<Phase>,
     service: F,
     stage: Stage<B>,
@@ -139,7 +142,7 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Result<(), End>> {
         let mut wire = self.wire.borrow_mut();
-        let head = match wire.poll_head(self.limits, context) {
+        let head = match wire.poll_head(self.limits, self.spares, context) {
             Poll::Ready(Ok(Some(head))) => head,
             Poll::Ready(Ok(None)) => return Poll::Ready(Err(End::Agreed)),
             Poll::Ready(Err(HeadError::Refused(refused))) => {

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 
 use super::decode::{BodyDecoder, Piece};
 use super::head::{self, Head, Refused};
-use super::{FramingError, ParserLimits};
+use super::{FramingError, ParserLimits, Spares};
 use crate::net::client_body::ClientBodyError;
 use crate::net::stream::Stream;
 use crate::net::watch::Watch;
@@ -101,12 +101,13 @@ impl Wire {
     pub(super) fn poll_head(
         &mut self,
         limits: ParserLimits,
+        spares: &Spares,
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<Head>, HeadError>> {
         loop {
             if self.may_be_head(limits) {
                 self.looked_at = self.input.len();
-                if let Some(head) = head::take_head(&mut self.input, limits)? {
+                if let Some(head) = head::take_head(&mut self.input, limits, spares)? {
                     self.looked_at = 0;
                     self.decoder = BodyDecoder::new(head.framing);
                     self.turn = self.turn.wrapping_add(1);

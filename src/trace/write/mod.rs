@@ -6,7 +6,7 @@ use super::context::Context;
 use super::state::TRACESTATE;
 use super::w3c::{TRACEPARENT, TraceParent};
 use super::{b3, house};
-use crate::model::Propagation;
+use crate::model::{FieldLines, Propagation};
 
 /// Every header that carries a context in; none of those that were read outlives
 /// [`Context::write`] unless it is written anew, so that no two formats tell
@@ -65,14 +65,11 @@ impl Carried {
     }
 }
 
-/// Fields to be sent, none of them twice.
-pub(super) type Fields = Vec<(HeaderName, HeaderValue)>;
-
 impl Context {
     /// Takes the trace headers that were read out of `headers`, and writes the
     /// chosen formats into `ours`. Ids are written whether sampled or not
     /// (SAMP-2).
-    pub fn write(&self, headers: &mut HeaderMap, ours: &mut Fields, propagate: &[Propagation]) {
+    pub fn write(&self, headers: &mut HeaderMap, ours: &mut FieldLines, propagate: &[Propagation]) {
         for name in self.carried.names() {
             headers.remove(name);
         }
@@ -86,50 +83,51 @@ impl Context {
         }
     }
 
-    /// `x-trace-id, x-trace-service, x-trace-depth` of a response; `service` is
-    /// `domain/name`.
-    pub fn write_response(
-        &self,
-        service: &HeaderValue,
-        mut set: impl FnMut(HeaderName, HeaderValue),
-    ) {
-        set(house::TRACE_ID, self.house_id_value());
-        set(house::TRACE_SERVICE, service.clone());
-        set(house::DEPTH, depth_value(self.depth));
+    /// Writes `x-trace-id, x-trace-service, x-trace-depth` of a response;
+    /// `service` is `domain/name`.
+    pub fn write_response(&self, service: &HeaderValue, ours: &mut FieldLines) {
+        self.write_house_id(ours);
+        ours.line(house::SERVICE_START).value(service).end();
+        self.write_depth(ours);
     }
 
-    fn write_w3c(&self, ours: &mut Fields) {
+    fn write_w3c(&self, ours: &mut FieldLines) {
         let parent = TraceParent {
             trace_id: self.trace_id,
             parent_id: self.span_id,
             sampled: self.sampled,
             random: self.random,
         };
-        ours.push((TRACEPARENT, parent.header()));
+        parent.write(ours);
         let own = self
             .sampled
             .then_some((self.depth, self.parent_service.as_ref()));
-        if let Some(state) = self.state.header(own) {
-            ours.push((TRACESTATE, state));
-        }
+        self.state.write(own, ours);
     }
 
-    fn write_house(&self, ours: &mut Fields) {
-        ours.push((house::TRACE_ID, self.house_id_value()));
-        ours.push((house::DEPTH, depth_value(self.depth)));
+    fn write_house(&self, ours: &mut FieldLines) {
+        self.write_house_id(ours);
+        self.write_depth(ours);
         if let Some(parent) = &self.parent_service {
-            ours.push((house::PARENT_SERVICE, parent.clone()));
+            ours.push(&house::PARENT_SERVICE, parent);
         }
     }
 
-    fn house_id_value(&self) -> HeaderValue {
-        let made = || {
-            self.house_text.get_or_init(|| {
-                HeaderValue::from_str(self.trace_id().text().as_str())
-                    .expect("hex digits are visible ASCII")
-            })
-        };
-        self.house_id.as_ref().unwrap_or_else(made).clone()
+    fn write_house_id(&self, ours: &mut FieldLines) {
+        let line = ours.line(house::TRACE_ID_START);
+        match &self.house_id {
+            Some(id) => line.value(id).end(),
+            None => line.hex(&self.trace_id).end(),
+        }
+    }
+
+    fn write_depth(&self, ours: &mut FieldLines) {
+        let line = ours.line(house::DEPTH_START);
+        // As deep as most are: in one digit.
+        match self.depth {
+            0 => line.text("0").end(),
+            depth => line.number(u64::from(depth)).end(),
+        }
     }
 
     const fn as_b3(&self) -> b3::Outgoing {
@@ -140,15 +138,6 @@ impl Context {
             sampled: self.sampled,
             debug: self.debug,
         }
-    }
-}
-
-/// Without allocation for the depths there are.
-fn depth_value(depth: u16) -> HeaderValue {
-    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    match SMALL.get(usize::from(depth)) {
-        Some(text) => HeaderValue::from_static(text),
-        None => HeaderValue::from(depth),
     }
 }
 

@@ -39,11 +39,10 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 
 /// Writes as a request does: what is ours stands nowhere else.
 fn write(context: &Context, headers: &mut HeaderMap, propagate: &[Propagation]) {
-    let mut ours = Vec::new();
+    let mut ours = FieldLines::default();
     context.write(headers, &mut ours, propagate);
-    for (name, value) in ours {
-        assert!(headers.insert(name, value).is_none());
-    }
+    assert!(headers.keys().all(|name| !ours.has(name)));
+    ours.insert_into(headers);
 }
 
 /// What the app sees of a request with these headers, one `name: value` a line.
@@ -218,10 +217,9 @@ fn responses_carry_the_house_headers() {
         &headers(&[("x-trace-id", "order-77"), ("x-trace-depth", "2")]),
         &ids,
     );
-    let mut response = HeaderMap::new();
-    context.write_response(&HeaderValue::from_static("shop/users"), |name, value| {
-        response.insert(name, value);
-    });
+    let (mut response, mut ours) = (HeaderMap::new(), FieldLines::default());
+    context.write_response(&HeaderValue::from_static("shop/users"), &mut ours);
+    ours.insert_into(&mut response);
     assert_eq!(response["x-trace-id"], "order-77");
     assert_eq!(response["x-trace-service"], "shop/users");
     assert_eq!(response["x-trace-depth"], "2");

@@ -75,11 +75,11 @@ impl Exchange {
         body: RequestBody,
     ) -> Box<Self> {
         let case = pool.upstream().spec().header_case;
-        let mut bytes = Vec::new();
+        let mut bytes = pool.spares().head();
         encode::write_head(head, case, &mut bytes);
         let request = Outgoing::new(bytes, head.framing, head.upgrade.is_some(), case);
         if connection.buffer.capacity() == 0 {
-            connection.buffer = pool.spare_buffer();
+            connection.buffer = pool.spares().buffer();
         }
         Box::new(Self {
             connection,

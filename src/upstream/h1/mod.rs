@@ -13,6 +13,6 @@ mod response;
 
 pub use decode::DecodeError;
 pub(super) use decode::is_hop_by_hop;
-pub use encode::{Framing, OurFields, RequestHead};
+pub use encode::{Framing, RequestHead, Target};
 pub use exchange::Exchange;
 pub use response::{ResponseBody, Switched};

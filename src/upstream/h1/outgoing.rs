@@ -48,6 +48,11 @@ impl Outgoing {
         }
     }
 
+    /// The memory of the head, to be used again.
+    pub(super) fn into_head(self) -> Vec<u8> {
+        self.head
+    }
+
     /// Whether bytes wait to be written.
     pub(super) fn has_staged(&self) -> bool {
         self.written < self.head.len() || !self.staged.is_empty()

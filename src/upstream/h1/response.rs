@@ -58,8 +58,12 @@ impl ResponseBody {
         let usual = !exchange.has_grown();
         if clean {
             let Exchange {
-                connection, pool, ..
+                connection,
+                pool,
+                request,
+                ..
             } = *exchange;
+            pool.spares().keep_head(request.into_head());
             pool.put_back(connection, usual);
         }
     }

@@ -248,9 +248,7 @@ fn request(
     scheme: uri::Scheme,
 ) -> Result<Request<H2RequestBody>, http::Error> {
     let mut headers = head.headers.clone();
-    for (name, value) in &head.ours {
-        headers.insert(name, value.clone());
-    }
+    head.ours.insert_into(&mut headers);
     let authority = headers.remove(HOST);
     let authority = authority
         .as_ref()
@@ -258,7 +256,7 @@ fn request(
     let uri = Uri::builder()
         .scheme(scheme)
         .authority(authority)
-        .path_and_query(&head.target[..])
+        .path_and_query(head.target.as_bytes())
         .build()?;
     let mut request = Request::new(H2RequestBody::new(upload));
     *request.method_mut() = head.method.clone();

@@ -125,7 +125,7 @@ pub(super) fn jwt(policy: &JwtPolicy) -> Jwt {
 }
 
 pub(super) fn check(jwt: &Jwt, token: &str) -> Result<Arc<Verified>, AuthReason> {
-    jwt.check(token, now(), Some(0))
+    jwt.check(token.as_bytes(), now(), Some(0))
         .map_err(|refusal| match refusal {
             Refusal::Wrong(reason) | Refusal::UnknownKey(reason) => reason,
             Refusal::NoKeys => AuthReason::NoKeys,

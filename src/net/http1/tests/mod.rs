@@ -15,7 +15,7 @@ const LIMITS: ParserLimits = ParserLimits {
 };
 
 fn head(text: &str) -> Result<Option<Head>, Refused> {
-    take_head(&mut BytesMut::from(text), LIMITS)
+    take_head(&mut BytesMut::from(text), LIMITS, &Spares::default())
 }
 
 fn whole(text: &str) -> Head {
@@ -91,9 +91,13 @@ fn heads_are_bounded() {
         header_bytes: 128 * 1024,
         header_count: 200,
     };
-    let refused = take_head(&mut BytesMut::from(&long[..]), wide);
+    let refused = take_head(&mut BytesMut::from(&long[..]), wide, &Spares::default());
     assert_eq!(refused.expect_err("too long"), Refused(414));
-    let many = take_head(&mut BytesMut::from(&fields(200)[..]), wide);
+    let many = take_head(
+        &mut BytesMut::from(&fields(200)[..]),
+        wide,
+        &Spares::default(),
+    );
     let many = many.expect("as many as may be").expect("whole");
     assert_eq!(many.parts.headers.len(), 200);
 }
@@ -384,14 +388,11 @@ fn what_is_ours_takes_the_place_of_what_came() {
     let mut fields = relayed("X-A: 1\r\nx-id: theirs\r\nX-ID: again\r\nx-b: \r\nX-Gone: 2\r\n\r\n");
     let kept = |name: &[u8], _: &[u8]| Ok::<_, FramingError>(name != b"X-Gone");
     fields.retain(kept).expect("never fails");
-    fields.set(
-        HeaderName::from_static("x-id"),
-        HeaderValue::from_static("no"),
-    );
-    fields.set(
-        HeaderName::from_static("x-id"),
-        HeaderValue::from_static("ours"),
-    );
+    fields.lend(b"what was there before".to_vec());
+    let name = HeaderName::from_static("x-id");
+    for value in ["no", "ours"] {
+        fields.ours().set(&name, &HeaderValue::from_static(value));
+    }
     let came: Vec<&[u8]> = fields.values("x-id").collect();
     assert_eq!(came, [&b"theirs"[..], b"again"]);
     let mut headers = HeaderMap::new();
@@ -422,10 +423,10 @@ fn what_is_ours_takes_the_place_of_what_came() {
 proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-        let _ = take_head(&mut BytesMut::from(&bytes[..]), LIMITS);
+        let _ = take_head(&mut BytesMut::from(&bytes[..]), LIMITS, &Spares::default());
         let mut prefixed = BytesMut::from(&b"POST / HTTP/1.1\r\n"[..]);
         prefixed.extend_from_slice(&bytes);
-        let _ = take_head(&mut prefixed, LIMITS);
+        let _ = take_head(&mut prefixed, LIMITS, &Spares::default());
     }
 
     #[test]

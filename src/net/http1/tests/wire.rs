@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::LIMITS;
 use crate::net::deadline::{Clock, Deadlines};
+use crate::net::http1::Spares;
 use crate::net::http1::wire::Wire;
 use crate::net::stream::Stream;
 use crate::net::watch::{ClientTimeouts, Watch};
@@ -71,7 +72,8 @@ async fn a_continue_that_finds_no_room_goes_out_later() {
         .write_all(b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
         .await
         .expect("sent");
-    let head = std::future::poll_fn(|context| wire.poll_head(LIMITS, context)).await;
+    let spares = Spares::default();
+    let head = std::future::poll_fn(|context| wire.poll_head(LIMITS, &spares, context)).await;
     assert!(matches!(head, Ok(Some(_))));
     let mut before = 0;
     while flush(&mut wire).is_ready() {
