@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use super::backend::{Target, load_tls};
 use super::failure::ConnectFailure;
 use super::names::{application_name, search_path};
-use super::pool::{ServicePool, Settings};
+use super::pool::{Pulse, ServicePool, Settings};
 use super::{AppliedMigration, Login, Progress};
 use crate::model::{DatabaseSpec, ServiceName};
 use crate::telemetry::metrics::Metrics;
@@ -35,9 +35,14 @@ pub struct Database {
 
 impl Database {
     /// One that nothing was done to yet.
-    pub fn new(name: ServiceName, spec: Arc<DatabaseSpec>, metrics: &Metrics) -> Self {
+    pub fn new(
+        name: ServiceName,
+        spec: Arc<DatabaseSpec>,
+        metrics: &Metrics,
+        pulse: &Arc<Pulse>,
+    ) -> Self {
         Self {
-            pool: ServicePool::new(name, metrics),
+            pool: ServicePool::new(name, metrics, pulse),
             progress: Progress::default(),
             spec: ArcSwap::new(spec),
             applied: ArcSwap::default(),
@@ -96,6 +101,7 @@ impl Database {
 #[derive(Clone, Default)]
 pub struct Databases {
     known: Arc<Mutex<BTreeMap<ServiceName, Arc<Database>>>>,
+    pulse: Arc<Pulse>,
 }
 
 impl Databases {
@@ -119,6 +125,16 @@ impl Databases {
         }
     }
 
+    /// What happens in their pools.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// Whether any of their pools is crowded.
+    pub fn are_crowded(&self) -> bool {
+        self.locked().values().any(|one| one.pool.is_crowded())
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.locked().len()
@@ -132,7 +148,7 @@ impl Databases {
         metrics: &Metrics,
     ) -> Arc<Database> {
         let mut known = self.locked();
-        let made = || Database::new(name.clone(), Arc::clone(spec), metrics);
+        let made = || Database::new(name.clone(), Arc::clone(spec), metrics, &self.pulse);
         let entry = known.entry(name.clone());
         Arc::clone(entry.or_insert_with(|| Arc::new(made())))
     }

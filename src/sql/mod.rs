@@ -5,10 +5,12 @@
 //! served and starts thread, door and pools with the first database. The way of
 //! a request: `door` accepts → `gate` (host, pages, token) → `route` (service,
 //! action) → `request` (JSON to statements) → `run` (one flight over a borrowed
-//! session) → `rows` (messages to JSON).
+//! session) → `rows` (messages to JSON). `pace` lets the thread rest between
+//! answers that come one by one.
 
 mod door;
 mod follow;
+mod pace;
 mod runtime;
 
 pub use runtime::{Parts, Sql};

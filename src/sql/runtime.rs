@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::door::{self, Door};
 use super::follow::{Following, follow};
+use super::pace;
 use crate::drain::DrainWatcher;
 use crate::health::CheckCell;
 use crate::model::{DatabaseSpec, DoorListen, ServiceName};
@@ -66,6 +67,8 @@ struct State {
 struct Running {
     handle: Handle,
     door: Option<AbortOnDropHandle<()>>,
+    /// Held for its drop.
+    pace: AbortOnDropHandle<()>,
     /// Dropped to end the thread.
     stop: oneshot::Sender<()>,
 }
@@ -168,9 +171,14 @@ impl Sql {
             state.running.take()
         };
         let Some(running) = running else { return };
-        let Running { handle, door, stop } = running;
+        let Running {
+            handle,
+            door,
+            pace,
+            stop,
+        } = running;
         // With their connections, open transactions go.
-        drop(door);
+        drop((door, pace));
         let (done, ended) = std_mpsc::sync_channel(1);
         let all = databases.list();
         handle.spawn(async move {
@@ -200,9 +208,11 @@ impl Inner {
         match start_thread() {
             Ok((handle, stop)) => {
                 let door = self.open_door(&handle, state);
+                let pace = handle.spawn(pace::keep(self.parts.databases.clone()));
                 state.running = Some(Running {
                     handle: handle.clone(),
                     door,
+                    pace: AbortOnDropHandle::new(pace),
                     stop,
                 });
                 Some(handle)

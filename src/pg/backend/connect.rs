@@ -161,7 +161,7 @@ impl Target {
     }
 
     /// Whether nobody can listen in: this machine only.
-    fn is_local(&self) -> bool {
+    pub(in crate::pg) fn is_local(&self) -> bool {
         let is_loopback = || {
             self.host.parse::<IpAddr>().map_or_else(
                 |_| self.host.eq_ignore_ascii_case("localhost"),

@@ -1,12 +1,15 @@
 //! Lending a session.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bb8::PooledConnection;
+use futures_util::FutureExt as _;
 use tokio::runtime::Handle;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::limit::{Place, Turn};
@@ -85,6 +88,7 @@ impl Drop for Checkout {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
+        lent.pool.pulse.beat();
         let Some(mut lent) = lent.handed_on() else {
             return;
         };
@@ -146,9 +150,10 @@ impl ServicePool {
                 None => closed,
             })?;
         self.bar(&generation)?;
-        let turn = {
-            let _waiting = Waiting::begin(&self.waiting);
-            timeout(generation.timeout, self.work.acquire()).await
+        self.pulse.beat();
+        let turn = match self.work.try_acquire() {
+            Some(place) => Ok(Turn::Place(place)),
+            None => self.wait(generation.timeout).await,
         };
         drop(generation);
         let checkout = match turn {
@@ -167,6 +172,19 @@ impl ServicePool {
         };
         self.metrics.waited(asked.elapsed());
         Ok(checkout)
+    }
+
+    async fn wait(&self, time: Duration) -> Result<Turn<Checkout>, Elapsed> {
+        let _waiting = Waiting::begin(&self.waiting);
+        let mut turn = pin!(timeout(time, self.work.acquire()));
+        // Stands in the queue from the first look on.
+        if let Some(turn) = turn.as_mut().now_or_never() {
+            return turn;
+        }
+        if self.is_crowded() {
+            self.pulse.crowded();
+        }
+        turn.await
     }
 
     fn generation(&self) -> Result<Arc<Generation>, CheckoutFailure> {

@@ -12,6 +12,7 @@
 mod checkout;
 mod limit;
 mod manager;
+mod pulse;
 mod restore;
 mod standing;
 
@@ -24,6 +25,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Notify, Semaphore};
 
 pub use checkout::{Checkout, CheckoutFailure};
+pub use pulse::Pulse;
 
 use super::backend::Target;
 use super::failure::ConnectFailure;
@@ -37,6 +39,8 @@ use standing::Standing;
 /// Sessions being opened at once, per pool: a server that comes back must not be
 /// run over.
 const CONNECTING: usize = 2;
+/// So many sessions at work are a crowd.
+const MANY: usize = 8;
 /// Idle sessions are looked through this often.
 const REAP: Duration = Duration::from_secs(5);
 
@@ -59,6 +63,7 @@ pub struct ServicePool {
     /// It was said that the login may do anything.
     warned: AtomicBool,
     metrics: Arc<PoolMetrics>,
+    pulse: Arc<Pulse>,
 }
 
 /// One set of settings.
@@ -67,6 +72,8 @@ pub(super) struct Generation {
     manager: Manager,
     connecting: Semaphore,
     timeout: Duration,
+    /// The server runs on this machine.
+    local: bool,
 }
 
 /// What a pool is made of.
@@ -79,7 +86,7 @@ pub struct Settings {
 
 impl ServicePool {
     /// A pool without sessions or settings.
-    pub fn new(name: ServiceName, metrics: &Metrics) -> Arc<Self> {
+    pub fn new(name: ServiceName, metrics: &Metrics, pulse: &Arc<Pulse>) -> Arc<Self> {
         let pool = Arc::new(Self {
             work: Limit::new(0),
             open: Limit::new(0),
@@ -90,6 +97,7 @@ impl ServicePool {
             seeking: AtomicU32::new(0),
             warned: AtomicBool::new(false),
             metrics: metrics.pool(&name),
+            pulse: Arc::clone(pulse),
             name,
         });
         let gauges: Arc<dyn PoolGauges> = Arc::clone(&pool) as Arc<dyn PoolGauges>;
@@ -129,6 +137,7 @@ impl ServicePool {
             manager,
             connecting: Semaphore::new(CONNECTING),
             timeout: target.timeout,
+            local: target.is_local(),
         };
         let size = usize::try_from(max).unwrap_or(usize::MAX);
         let before = self.current.swap(Some(Arc::new(generation)));
@@ -164,6 +173,15 @@ impl ServicePool {
     /// Whether somebody waits for a session that is in use.
     pub fn is_wanted(&self) -> bool {
         self.work.is_wanted() && self.seeking.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether a server on this machine has more to do than it has CPUs, as far
+    /// as can be told: many sessions are at work, and somebody waits for one.
+    pub fn is_crowded(&self) -> bool {
+        let current = self.current.load();
+        current.as_ref().is_some_and(|open| open.local)
+            && self.work.held() >= MANY
+            && self.work.is_wanted()
     }
 
     /// Most sessions at once.
