@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::WorkerParts;
@@ -21,8 +22,23 @@ use crate::upstream::UpstreamError;
 /// What of a body was read before its head went out.
 pub(super) enum Peeked {
     Nothing,
-    Frame(Frame<Bytes>),
+    Data(Bytes),
+    /// Boxed: what is rare would make every answer as large.
+    Trailers(Box<HeaderMap>),
     End,
+}
+
+impl Peeked {
+    fn frame(frame: Frame<Bytes>) -> Self {
+        match frame.into_data() {
+            Ok(data) => Self::Data(data),
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => Self::Trailers(Box::new(trailers)),
+                // There is no third kind.
+                Err(_) => Self::Nothing,
+            },
+        }
+    }
 }
 
 /// Reads what is there already, without waiting: a body that fails before a
@@ -37,7 +53,7 @@ pub(super) async fn peek(body: &mut AnswerBody) -> Result<Peeked, Failure> {
         Poll::Ready(match Pin::new(&mut *body).poll_frame(context) {
             Poll::Pending => Ok(Peeked::Nothing),
             Poll::Ready(None) => Ok(Peeked::End),
-            Poll::Ready(Some(Ok(frame))) => Ok(Peeked::Frame(frame)),
+            Poll::Ready(Some(Ok(frame))) => Ok(Peeked::frame(frame)),
             Poll::Ready(Some(Err(error))) => Err(Failure::from(&error)),
         })
     })
@@ -76,7 +92,8 @@ impl RecordedBody {
             crate::telemetry::fault::in_body(self.faulty);
             match std::mem::replace(&mut self.peeked, Peeked::Nothing) {
                 Peeked::Nothing => Pin::new(&mut self.body).poll_frame(context),
-                Peeked::Frame(frame) => Poll::Ready(Some(Ok(frame))),
+                Peeked::Data(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                Peeked::Trailers(trailers) => Poll::Ready(Some(Ok(Frame::trailers(*trailers)))),
                 Peeked::End => {
                     self.peeked = Peeked::End;
                     Poll::Ready(None)
@@ -123,19 +140,18 @@ impl Body for RecordedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        !matches!(self.peeked, Peeked::Frame(_)) && self.body.is_end_stream()
+        let peeked = matches!(self.peeked, Peeked::Data(_) | Peeked::Trailers(_));
+        !peeked && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = self.body.size_hint();
-        let Peeked::Frame(frame) = &self.peeked else {
-            return rest;
-        };
-        let Some(peeked) = frame.data_ref() else {
+        let peeked = match &self.peeked {
+            Peeked::Nothing | Peeked::End => return rest,
             // Trailers alone: without chunks there is no place for them.
-            return SizeHint::default();
+            Peeked::Trailers(_) => return SizeHint::default(),
+            Peeked::Data(data) => data.len() as u64,
         };
-        let peeked = peeked.len() as u64;
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + peeked);
         if let Some(upper) = rest.upper() {

@@ -301,7 +301,7 @@ async fn once(
             Err(error) => return Err((error, Some(body))),
         };
         let outcome = upstream::request_http2(pool, room, head, body).await;
-        return outcome.map_err(with_body);
+        return outcome.map_err(|failed| with_body(*failed));
     }
     let connection = match pool.take_idle() {
         Some(connection) => connection,
@@ -311,11 +311,10 @@ async fn once(
         },
     };
     let outcome = upstream::request(pool, connection, head, body).await;
-    outcome.map_err(with_body)
+    outcome.map_err(|failed| with_body(*failed))
 }
 
-fn with_body(failed: Box<(UpstreamError, RequestBody)>) -> (UpstreamError, Option<RequestBody>) {
-    let (error, body) = *failed;
+fn with_body((error, body): (UpstreamError, RequestBody)) -> (UpstreamError, Option<RequestBody>) {
     (error, Some(body))
 }
 

@@ -22,8 +22,12 @@ pub const REPLAY_BYTES: usize = 16 * 1024;
 pub type TrailerFilter = Rc<dyn Fn(&mut HeaderMap)>;
 
 /// A streamed request body with a ceiling, able to begin again while little of
-/// it was read.
-pub struct RequestBody {
+/// it was read. On the heap where there is one: it is handed from hand to hand,
+/// and most requests have none.
+pub struct RequestBody(Option<Box<Given>>);
+
+/// A body that there is, or that is watched for its end.
+struct Given {
     source: Source,
     /// Bytes that may still come; `u64::MAX` without a ceiling.
     allowance: u64,
@@ -98,13 +102,13 @@ impl From<ClientBodyError> for BodyError {
 
 impl RequestBody {
     /// No body.
-    pub fn empty() -> Self {
-        Self::new(Source::Empty, None)
+    pub const fn empty() -> Self {
+        Self(None)
     }
 
     /// A body made here.
     pub fn whole(bytes: Bytes) -> Self {
-        Self::new(Source::Whole(bytes), None)
+        Self(Some(Given::new(Source::Whole(bytes), None)))
     }
 
     /// The client's body; more than `limit` bytes is an error.
@@ -113,13 +117,40 @@ impl RequestBody {
         limit: Option<u64>,
         trailer_filter: Option<TrailerFilter>,
     ) -> Self {
-        let mut body = Self::new(Source::Client(incoming), trailer_filter);
+        let mut body = Given::new(Source::Client(incoming), trailer_filter);
         body.allowance = limit.unwrap_or(u64::MAX);
-        body
+        Self(Some(body))
     }
 
-    fn new(source: Source, trailer_filter: Option<TrailerFilter>) -> Self {
-        Self {
+    /// What tells when all of it was given.
+    pub fn delivery(&mut self) -> Rc<Delivery> {
+        let none = || Given::new(Source::Empty, None);
+        self.0.get_or_insert_with(none).delivery()
+    }
+
+    /// Whether all of it came and was handed out.
+    pub fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_finished())
+    }
+
+    /// Starts over, if everything handed out so far was kept.
+    pub fn rewind(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|body| body.rewind())
+    }
+
+    /// Called once bytes of it went out: a large first frame is let go.
+    pub fn sent_some(&mut self) {
+        if let Some(body) = &mut self.0
+            && body.kept_bytes > REPLAY_BYTES
+        {
+            body.forget();
+        }
+    }
+}
+
+impl Given {
+    fn new(source: Source, trailer_filter: Option<TrailerFilter>) -> Box<Self> {
+        Box::new(Self {
             source,
             allowance: u64::MAX,
             trailer_filter,
@@ -129,11 +160,10 @@ impl RequestBody {
             overflowed: false,
             ended: false,
             delivery: None,
-        }
+        })
     }
 
-    /// What tells when all of it was given.
-    pub fn delivery(&mut self) -> Rc<Delivery> {
+    fn delivery(&mut self) -> Rc<Delivery> {
         let known = self.delivery.get_or_insert_default();
         let delivery = Rc::clone(known);
         if self.is_finished() {
@@ -150,8 +180,7 @@ impl RequestBody {
         }
     }
 
-    /// Whether all of it came and was handed out.
-    pub fn is_finished(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.replay.len() == 0 && (self.ended || self.source_is_finished())
     }
 
@@ -163,8 +192,7 @@ impl RequestBody {
         }
     }
 
-    /// Starts over, if everything handed out so far was kept.
-    pub fn rewind(&mut self) -> bool {
+    fn rewind(&mut self) -> bool {
         if self.overflowed {
             return false;
         }
@@ -187,16 +215,9 @@ impl RequestBody {
     }
 
     /// Gives up the chance to start over, and the memory it costs.
-    pub fn forget(&mut self) {
+    fn forget(&mut self) {
         self.overflowed = true;
         self.kept.clear();
-    }
-
-    /// Called once bytes of it went out: a large first frame is let go.
-    pub fn sent_some(&mut self) {
-        if self.kept_bytes > REPLAY_BYTES {
-            self.forget();
-        }
     }
 
     fn poll_source(
@@ -214,6 +235,44 @@ impl RequestBody {
                 .map(|frame| frame.map(|result| result.map_err(BodyError::from))),
         }
     }
+
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(data) = self.replay.next() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Some(frame) = ready!(self.poll_source(context)) else {
+            self.ended = true;
+            self.delivered();
+            return Poll::Ready(None);
+        };
+        let mut frame = frame?;
+        if let Some(data) = frame.data_ref() {
+            let length = data.len() as u64;
+            if length > self.allowance {
+                return Poll::Ready(Some(Err(BodyError::TooLarge)));
+            }
+            self.allowance -= length;
+            let data = data.clone();
+            self.keep(&data);
+            if self.source_is_finished() {
+                self.delivered();
+            }
+        } else if let Some(trailers) = frame.trailers_mut() {
+            // Trailers are not kept: such a request is not sent again.
+            self.forget();
+            self.delivered();
+            if let Some(filter) = &self.trailer_filter {
+                filter(trailers);
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
 }
 
 impl Body for RequestBody {
@@ -224,39 +283,10 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        if let Some(data) = this.replay.next() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+        match &mut self.get_mut().0 {
+            None => Poll::Ready(None),
+            Some(body) => body.poll_next(context),
         }
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        let Some(frame) = ready!(this.poll_source(context)) else {
-            this.ended = true;
-            this.delivered();
-            return Poll::Ready(None);
-        };
-        let mut frame = frame?;
-        if let Some(data) = frame.data_ref() {
-            let length = data.len() as u64;
-            if length > this.allowance {
-                return Poll::Ready(Some(Err(BodyError::TooLarge)));
-            }
-            this.allowance -= length;
-            let data = data.clone();
-            this.keep(&data);
-            if this.source_is_finished() {
-                this.delivered();
-            }
-        } else if let Some(trailers) = frame.trailers_mut() {
-            // Trailers are not kept: such a request is not sent again.
-            this.forget();
-            this.delivered();
-            if let Some(filter) = &this.trailer_filter {
-                filter(trailers);
-            }
-        }
-        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -264,10 +294,10 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Client(incoming) => incoming.size_hint(),
+        match self.0.as_ref().map(|body| &body.source) {
+            None | Some(Source::Empty) => SizeHint::with_exact(0),
+            Some(Source::Whole(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            Some(Source::Client(incoming)) => incoming.size_hint(),
         }
     }
 }

@@ -42,17 +42,35 @@ fn range((start, length): (u32, u32)) -> Range<usize> {
 /// Where the parsed fields lie, so that values can share the head's memory. A
 /// head is far smaller than 4 GiB.
 pub fn spans_of(buffer: &[u8], fields: &[httparse::Header<'_>]) -> Spans {
-    let begin = buffer.as_ptr() as usize;
-    let part = |bytes: &[u8]| {
-        let start = (bytes.as_ptr() as usize).saturating_sub(begin);
-        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
-        (number(start), number(bytes.len()))
-    };
-    let span = |field: &httparse::Header<'_>| Span {
+    fields.iter().map(|field| span_of(buffer, field)).collect()
+}
+
+/// The same of those fields that `keeps` wants, by name and value.
+///
+/// # Errors
+/// Those of `keeps`.
+pub fn spans_where<E>(
+    buffer: &[u8],
+    fields: &[httparse::Header<'_>],
+    mut keeps: impl FnMut(&[u8], &[u8]) -> Result<bool, E>,
+) -> Result<Spans, E> {
+    let mut spans = Spans::new();
+    for field in fields {
+        if keeps(field.name.as_bytes(), field.value)? {
+            spans.push(span_of(buffer, field));
+        }
+    }
+    Ok(spans)
+}
+
+fn span_of(buffer: &[u8], field: &httparse::Header<'_>) -> Span {
+    // An empty value's pointer may lie anywhere, and is never followed.
+    let start = |bytes: &[u8]| (bytes.as_ptr() as usize).wrapping_sub(buffer.as_ptr() as usize);
+    let part = |bytes: &[u8]| (start(bytes) as u32, bytes.len() as u32);
+    Span {
         name: part(field.name.as_bytes()),
         value: part(field.value),
-    };
-    fields.iter().map(span).collect()
+    }
 }
 
 /// Hands over each field of a head or a trailer section.

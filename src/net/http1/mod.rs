@@ -20,7 +20,9 @@ mod wire;
 
 pub use body::Http1Body;
 pub use decode::{BodyDecoder, BodyFraming, Piece};
-pub use fields::{Span, Spans, decimal, for_each_field, is_named, spans_of, tokens, write_field};
+pub use fields::{
+    Span, Spans, decimal, for_each_field, is_named, spans_of, spans_where, tokens, write_field,
+};
 pub use relayed::{Answer, Relayed};
 pub use serve::serve_http1;
 pub use spares::Spares;

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use http::{HeaderName, Method, StatusCode, Version, header};
 
 use super::{DecodeError, MAX_HEADERS};
-use crate::net::http1::{BodyFraming, Relayed, decimal, is_named, spans_of, tokens};
+use crate::net::http1::{BodyFraming, Relayed, decimal, is_named, spans_where, tokens};
 use crate::upstream::response::UpstreamFields;
 
 /// Largest response head (SPEC §2.3).
@@ -58,11 +58,12 @@ pub(in crate::upstream::h1) fn take_head(
         Some(0) => Version::HTTP_10,
         _ => return Err(DecodeError::Head),
     };
-    let spans = spans_of(buffer, response.headers);
+    let mut fields = Fields::for_status(status);
+    let spans = spans_where(buffer, response.headers, |name, value| {
+        fields.take(name, value)
+    })?;
     let head = buffer.split_to(length).freeze();
     let mut relayed = Relayed::new(head, spans);
-    let mut fields = Fields::for_status(status);
-    relayed.retain(|name, value| fields.take(name, value))?;
     let framing = fields.framing(method, status, version)?;
     let keep_alive = version == Version::HTTP_11 && !fields.close;
     let streams = fields.streams;
