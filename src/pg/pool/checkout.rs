@@ -103,7 +103,7 @@ impl Drop for Checkout {
 impl Lent {
     /// Passes it on to who waits longest; given back if it may not be, or if
     /// nobody waits.
-    fn handed_on(mut self) -> Option<Self> {
+    pub(super) fn handed_on(mut self) -> Option<Self> {
         let pool = Arc::clone(&self.pool);
         let connection = self.pooled.connection();
         let may_be = !self.spoiled && connection.may_be_handed_on();

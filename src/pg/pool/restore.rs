@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::checkout::Lent;
@@ -12,7 +13,12 @@ use crate::pg::failure::Lost;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gives a session back, clean, or closes it.
-pub(super) async fn restore(mut lent: Lent) {
+pub(super) async fn restore(lent: Lent) {
+    // Whoever asks just now may have it as it is.
+    yield_now().await;
+    let Some(mut lent) = lent.handed_on() else {
+        return;
+    };
     let connection = lent.pooled.connection();
     if !lent.spoiled && !connection.is_broken() && !connection.is_clean() {
         // Whatever comes of it, the session itself knows whether it is clean.
@@ -22,7 +28,9 @@ pub(super) async fn restore(mut lent: Lent) {
         // An answer that is never read: not clean, so not kept.
         lent.pooled.connection().sync(Flight::Own);
     }
-    give_back(lent);
+    if let Some(lent) = lent.handed_on() {
+        give_back(lent);
+    }
 }
 
 /// Puts a session among the idle ones if it is clean, else closes it.
