@@ -24,7 +24,7 @@ pub struct Reserved {
     /// Folded, sorted.
     names: Vec<Box<[u8]>>,
     /// Bit n: a name of n bytes is reserved.
-    lengths: u128,
+    lengths: u64,
 }
 
 impl Reserved {
@@ -76,6 +76,10 @@ pub fn remove_folded(headers: &mut HeaderMap, name: &HeaderName) {
 
 /// Removes all fields whose name fits. Costs no allocation while none does.
 pub(super) fn remove_where(headers: &mut HeaderMap, fits: impl Fn(&HeaderName) -> bool) {
+    // As with most messages.
+    if !headers.keys().any(&fits) {
+        return;
+    }
     let found: SmallVec<[HeaderName; 4]> =
         headers.keys().filter(|name| fits(name)).cloned().collect();
     for name in found {
@@ -93,8 +97,8 @@ pub(super) fn fold(byte: u8) -> u8 {
 }
 
 /// Lengths beyond the mask share the last bit.
-fn length_bit(length: usize) -> u128 {
-    1 << length.min(127)
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
 #[cfg(test)]
