@@ -126,6 +126,18 @@ async fn answer(
             tokio::time::sleep(Duration::from_millis(50)).await;
             stream.send_reset(Reason::INTERNAL_ERROR);
         }
+        "/cancels" => {
+            let mut stream = respond.send_response(Response::new(()), false)?;
+            stream.send_data(Bytes::from_static(b"half"), false)?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stream.send_reset(Reason::CANCEL);
+        }
+        "/early" => {
+            let mut stream = respond.send_response(Response::new(()), false)?;
+            stream.send_data(Bytes::from_static(b"no more"), true)?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stream.send_reset(Reason::NO_ERROR);
+        }
         "/stalls" => {
             let mut stream = respond.send_response(Response::new(()), false)?;
             stream.send_data(Bytes::from_static(b"half"), false)?;
@@ -206,6 +218,8 @@ fn its_failures_have_their_causes() {
     }
     for (target, cause) in [
         ("/half", "upstream_closed"),
+        // Whatever reason it gives.
+        ("/cancels", "upstream_closed"),
         ("/stalls", "upstream_response_timeout"),
     ] {
         let before = front.errors(cause);
@@ -273,6 +287,19 @@ fn retries_are_as_safe_as_with_http_1() {
         assert_eq!(times, count, "{target} {request:?}");
         front.wait_for_rest();
     }
+}
+
+/// An answer that is complete before the request is (RFC 9113 §8.1).
+#[test]
+fn an_early_answer_is_complete() {
+    let (_app, front) = fronted(100, "");
+    let mut client = front.client();
+    client
+        .send(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhalf")
+        .unwrap();
+    let response = client.response().unwrap();
+    assert_eq!((response.status, response.text().as_str()), (200, "no more"));
+    front.wait_for_rest();
 }
 
 /// More at once than the app takes on a connection.
