@@ -50,6 +50,7 @@ def open_idle(port, connections, count):
 
 def idle(name, kit, place):
     """Resident KiB of a proxy's idle connection, and what it weighs without."""
+    machine.forget_cached(kit.binary if name == "outrigger" else machine.find(name) or name)
     port, proxy = running(name, kit, place)
     connections = []
     with proxy as (process, _):

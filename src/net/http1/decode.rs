@@ -27,10 +27,13 @@ pub enum BodyFraming {
 /// Most bytes of all chunk extensions of a body.
 const MAX_EXTENSION_BYTES: usize = 16 * 1024;
 
+/// So few bytes of a body are copied out of the buffer they were read into.
+const COPIED_BYTES: usize = 2 * 1024;
+
 /// What a decoder found at the front of the buffer.
 #[derive(Debug, PartialEq)]
 pub enum Piece {
-    /// Bytes of the body, which share the buffer's memory.
+    /// Bytes of the body; many share the buffer's memory.
     Data(Bytes),
     Trailers(HeaderMap),
     /// The body is complete.
@@ -108,7 +111,7 @@ impl BodyDecoder {
         match self {
             Self::Done => Ok(Piece::End),
             Self::UntilClose if buffer.is_empty() => Ok(Piece::More),
-            Self::UntilClose => Ok(Piece::Data(buffer.split().freeze())),
+            Self::UntilClose => Ok(Piece::Data(take_out(buffer, buffer.len()))),
             Self::Length { left } => {
                 let Some(data) = take_at_most(buffer, *left) else {
                     return Ok(Piece::More);
@@ -195,7 +198,22 @@ fn take_at_most(buffer: &mut BytesMut, left: u64) -> Option<Bytes> {
     let length = usize::try_from(left)
         .unwrap_or(usize::MAX)
         .min(buffer.len());
-    Some(buffer.split_to(length).freeze())
+    Some(take_out(buffer, length))
+}
+
+/// Takes bytes from the front of a read buffer: few as a copy, so that it can
+/// be read into again while they are on their way. Shared with them, the next
+/// read would ask for a new one, and memory of that size is what the allocator
+/// is slow with.
+fn take_out(buffer: &mut BytesMut, length: usize) -> Bytes {
+    match buffer.get(..length) {
+        Some(few) if length <= COPIED_BYTES => {
+            let copy = Bytes::copy_from_slice(few);
+            buffer.advance(length);
+            copy
+        }
+        _ => buffer.split_to(length).freeze(),
+    }
 }
 
 /// `1*HEXDIG [ chunk-ext ] CRLF`; a bare LF is refused. Counts the bytes of

@@ -28,7 +28,8 @@ pub trait Answer: Body {
 }
 
 impl Relayed {
-    /// All fields of `head`.
+    /// All fields of `head`, which shares memory with nothing large: values of
+    /// an HTTP/2 answer stay in its connection's table for long.
     pub fn new(head: Bytes, spans: Spans) -> Box<Self> {
         Box::new(Self {
             head,
@@ -132,11 +133,8 @@ impl Relayed {
         map
     }
 
-    /// Adds to `headers` what they do not have. Of the memory the head was read
-    /// into nothing is held: values of an HTTP/2 answer can stay in the
-    /// connection's table for long.
-    pub(in crate::net) fn join(mut self, headers: &mut HeaderMap) {
-        self.head = Bytes::copy_from_slice(&self.head);
+    /// Adds to `headers` what they do not have.
+    pub(in crate::net) fn join(self, headers: &mut HeaderMap) {
         let mut map = self.into_map();
         let ours = std::mem::take(headers);
         for name in ours.keys() {

@@ -120,24 +120,10 @@ async fn answer(
         "/refuses" if number <= 2 => respond.send_reset(Reason::REFUSED_STREAM),
         "/resets" => respond.send_reset(Reason::INTERNAL_ERROR),
         "/silent" => std::future::pending::<()>().await,
-        "/half" => {
-            let mut stream = respond.send_response(Response::new(()), false)?;
-            stream.send_data(Bytes::from_static(b"half"), false)?;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            stream.send_reset(Reason::INTERNAL_ERROR);
-        }
-        "/cancels" => {
-            let mut stream = respond.send_response(Response::new(()), false)?;
-            stream.send_data(Bytes::from_static(b"half"), false)?;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            stream.send_reset(Reason::CANCEL);
-        }
-        "/early" => {
-            let mut stream = respond.send_response(Response::new(()), false)?;
-            stream.send_data(Bytes::from_static(b"no more"), true)?;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            stream.send_reset(Reason::NO_ERROR);
-        }
+        "/half" => gives_up(respond, b"half", false, Reason::INTERNAL_ERROR).await?,
+        "/cancels" => gives_up(respond, b"half", false, Reason::CANCEL).await?,
+        // Complete, and the request is not.
+        "/early" => gives_up(respond, b"no more", true, Reason::NO_ERROR).await?,
         "/stalls" => {
             let mut stream = respond.send_response(Response::new(()), false)?;
             stream.send_data(Bytes::from_static(b"half"), false)?;
@@ -166,6 +152,20 @@ async fn answer(
             stream.send_trailers(trailers)?;
         }
     }
+    Ok(())
+}
+
+/// Answers this, and resets the stream soon after.
+async fn gives_up(
+    mut respond: SendResponse<Bytes>,
+    body: &'static [u8],
+    ends: bool,
+    reason: Reason,
+) -> Result<(), h2::Error> {
+    let mut stream = respond.send_response(Response::new(()), false)?;
+    stream.send_data(Bytes::from_static(body), ends)?;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    stream.send_reset(reason);
     Ok(())
 }
 
@@ -298,7 +298,10 @@ fn an_early_answer_is_complete() {
         .send(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nhalf")
         .unwrap();
     let response = client.response().unwrap();
-    assert_eq!((response.status, response.text().as_str()), (200, "no more"));
+    assert_eq!(
+        (response.status, response.text().as_str()),
+        (200, "no more")
+    );
     front.wait_for_rest();
 }
 

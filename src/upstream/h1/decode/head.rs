@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderName, Method, StatusCode, Version, header};
 
 use super::{DecodeError, MAX_HEADERS};
@@ -62,7 +62,11 @@ pub(in crate::upstream::h1) fn take_head(
     let spans = spans_where(buffer, response.headers, |name, value| {
         fields.take(name, value)
     })?;
-    let head = buffer.split_to(length).freeze();
+    // A copy, so that the buffer can be read into again while the answer is on
+    // its way: sharing it, the next read would ask for a new one, and memory of
+    // that size is what the allocator is slow with.
+    let head = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+    buffer.advance(length);
     let mut relayed = Relayed::new(head, spans);
     let framing = fields.framing(method, status, version)?;
     let keep_alive = version == Version::HTTP_11 && !fields.close;
