@@ -179,7 +179,6 @@ pub(super) fn finish(
             _underway: underway,
             parts,
             peeked: Peeked::Nothing,
-            failure: None,
             #[cfg(any(test, feature = "fault-injection"))]
             faulty: false,
         });
@@ -191,7 +190,6 @@ pub(super) fn finish(
         _underway: ending.underway,
         parts,
         peeked,
-        failure: None,
         #[cfg(any(test, feature = "fault-injection"))]
         faulty: faulty_body,
     })

@@ -70,8 +70,6 @@ pub struct RecordedBody {
     pub(super) _underway: Underway,
     pub(super) parts: Rc<WorkerParts>,
     pub(super) peeked: Peeked,
-    /// Kept until what came before it is on its way.
-    pub(super) failure: Option<UpstreamError>,
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) faulty: bool,
 }
@@ -83,9 +81,6 @@ impl RecordedBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
-        if let Some(error) = self.failure.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
         // A body that panicked is not polled again: the error ends it.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             #[cfg(any(test, feature = "fault-injection"))]
@@ -100,19 +95,11 @@ impl RecordedBody {
                 }
             }
         }));
-        let polled = polled.unwrap_or_else(|_| {
+        polled.unwrap_or_else(|_| {
             self.parts.metrics.task_panic("request");
             let error = UpstreamError::connecting(Kind::Internal, "a panic was caught");
             Poll::Ready(Some(Err(error)))
-        });
-        if let Poll::Ready(Some(Err(error))) = polled {
-            // hyper (HTTP/2) throws away what it has not sent yet when a body
-            // fails; while a body has nothing to say, it sends.
-            self.failure = Some(error);
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        polled
+        })
     }
 }
 

@@ -1,12 +1,14 @@
 //! The body of a request on a stream.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::net::http1::decimal;
@@ -19,7 +21,11 @@ pub struct Http2Body {
     /// As announced; h2 sees to it that it holds.
     left: Option<u64>,
     data_ended: bool,
+    wanted: Option<Wanted>,
 }
+
+/// Whether somebody waits for the body of a request that expects to be told.
+pub(super) type Wanted = Rc<Cell<bool>>;
 
 impl Http2Body {
     /// `None` where the head says that there is no body.
@@ -27,11 +33,21 @@ impl Http2Body {
         if stream.is_end_stream() {
             return None;
         }
+        let expects = headers.get(EXPECT).is_some_and(|value| {
+            // As of HTTP/1.
+            value.as_bytes().eq_ignore_ascii_case(b"100-continue")
+        });
         Some(Self {
             stream,
             left: announced(headers),
             data_ended: false,
+            wanted: expects.then(Rc::default),
         })
+    }
+
+    /// Where it says that it is waited for, if its client wants to know.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        self.wanted.clone()
     }
 }
 
@@ -54,7 +70,11 @@ impl Body for Http2Body {
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         let this = self.get_mut();
         if !this.data_ended {
-            match ready!(this.stream.poll_data(context)) {
+            let data = this.stream.poll_data(context);
+            if let Some(wanted) = &this.wanted {
+                wanted.set(data.is_pending());
+            }
+            match ready!(data) {
                 Some(Ok(data)) => {
                     // Fails for a stream that is gone only.
                     let _ = this.stream.flow_control().release_capacity(data.len());

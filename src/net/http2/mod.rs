@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use h2::server;
+use h2::{Reason, SendStream, server};
 use http::Response;
 
 use super::client_body::{ClientBody, ClientRequest};
@@ -28,7 +28,7 @@ use super::watch::{Stalled, Watch};
 use crate::drain::Phase;
 pub(super) use body::Http2Body;
 use call::Call;
-use stream::{Place, Stream};
+use stream::{Over, Place, Stream};
 
 /// Bounds of HTTP/2 on one connection (SPEC §2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,10 @@ const H2_SEND_BUFFER: usize = 64 * 1024;
 const H2_PENDING_RESETS: usize = 20;
 /// Streams we may have to reset for the client's errors.
 const H2_ERROR_RESETS: usize = 100;
+/// What DATA frames that wait for the app may lack to 256 bytes each, all in
+/// all: each takes a place, however short it is. Room for the short messages of
+/// some streams whose app pauses; h2's own bound ended such connections.
+const H2_SMALL_FRAMES_BUDGET: usize = 2 * 1024 * 1024;
 /// Memory for requests that a connection keeps between them.
 const MAX_PLACES: usize = 8;
 /// How often protocol and requests are looked after before it is others' turn:
@@ -123,7 +127,8 @@ fn builder(limits: H2Limits) -> server::Builder {
         .max_header_list_size(limits.header_bytes)
         .max_concurrent_streams(limits.streams)
         .max_pending_accept_reset_streams(H2_PENDING_RESETS)
-        .max_local_error_reset_streams(Some(H2_ERROR_RESETS));
+        .max_local_error_reset_streams(Some(H2_ERROR_RESETS))
+        .data_frame_budget(H2_SMALL_FRAMES_BUDGET);
     builder
 }
 
@@ -137,6 +142,8 @@ struct Talk<'a, S, F, B> {
     requests: FuturesUnordered<Stream<F, B>>,
     /// For requests to come.
     places: Vec<Place<F>>,
+    /// Answers that broke off.
+    broken: Vec<(SendStream<Bytes>, Reason)>,
     /// What the protocol has to be polled for.
     frames: Call,
     /// What the requests have to be polled for.
@@ -164,6 +171,7 @@ where
             watch,
             requests: FuturesUnordered::new(),
             places: Vec::new(),
+            broken: Vec::new(),
             frames: Call::new(),
             progress: Call::new(),
         }
@@ -198,6 +206,9 @@ where
             {
                 return Poll::Ready(ended);
             }
+            for (mut stream, reason) in self.broken.drain(..) {
+                stream.send_reset(reason);
+            }
             if !self.progress.is_rung() && !self.frames.is_rung() {
                 break;
             }
@@ -208,9 +219,14 @@ where
     /// Lets requests go on that were called for.
     fn poll_requests(&mut self) {
         let mut context = self.progress.context();
-        while let Poll::Ready(Some(place)) = self.requests.poll_next_unpin(&mut context) {
+        while let Poll::Ready(Some(over)) = self.requests.poll_next_unpin(&mut context) {
+            let Over { place, broken } = over;
             self.places
                 .extend(place.filter(|_| self.places.len() < MAX_PLACES));
+            if let Some(broken) = broken {
+                self.broken.push(broken);
+                self.frames.ring();
+            }
         }
     }
 
@@ -232,13 +248,14 @@ where
         {
             let (head, body) = request.into_parts();
             let body = Http2Body::new(body, &head.headers);
+            let wanted = body.as_ref().and_then(Http2Body::wanted);
             let request = ClientRequest {
                 body: body.map_or(ClientBody::Empty, ClientBody::Http2),
                 head: Box::new(head),
             };
             let mut place = self.places.pop().unwrap_or_else(|| Box::pin(None));
             place.set(Some((self.service)(request)));
-            let stream = Stream::new(place, reply, Rc::clone(self.watch));
+            let stream = Stream::new(place, reply, wanted, Rc::clone(self.watch));
             self.requests.push(stream);
             self.progress.ring();
         }

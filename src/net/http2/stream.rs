@@ -9,8 +9,9 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use super::body::Wanted;
 use crate::net::deadline::Deadline;
 use crate::net::http1::Answer;
 use crate::net::watch::Watch;
@@ -31,13 +32,24 @@ static CONNECTION_FIELDS: [HeaderName; 6] = [
 /// Another value in every answer.
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A stream: gives its place back when all of the answer has been handed to the
-/// connection, or nobody waits for it any more.
+/// A stream: over when all of the answer has been handed to the connection, or
+/// nobody waits for it any more.
 pub(super) struct Stream<F, B> {
     place: Option<Place<F>>,
     reply: SendResponse<Bytes>,
+    /// `Expect: 100-continue`, until that has been said.
+    expected: Option<Wanted>,
     answer: Option<Sending<B>>,
     watch: Rc<Watch>,
+}
+
+/// What a stream leaves.
+pub(super) struct Over<F> {
+    /// Empty.
+    pub(super) place: Option<Place<F>>,
+    /// An answer that broke off: to be reset once what came before that is out,
+    /// since a reset takes with it what is not.
+    pub(super) broken: Option<(SendStream<Bytes>, Reason)>,
 }
 
 /// An answer whose body is on its way.
@@ -52,10 +64,16 @@ struct Sending<B> {
 }
 
 impl<F, B> Stream<F, B> {
-    pub(super) fn new(place: Place<F>, reply: SendResponse<Bytes>, watch: Rc<Watch>) -> Self {
+    pub(super) fn new(
+        place: Place<F>,
+        reply: SendResponse<Bytes>,
+        expected: Option<Wanted>,
+        watch: Rc<Watch>,
+    ) -> Self {
         Self {
             place: Some(place),
             reply,
+            expected,
             answer: None,
             watch,
         }
@@ -71,19 +89,21 @@ where
     B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// The place, empty.
-    type Output = Option<Place<F>>;
+    type Output = Over<F>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Over<F>> {
         let this = self.get_mut();
-        if this.answer.is_none() && ready!(this.poll_answer(context)).is_break() {
-            return Poll::Ready(this.place.take());
+        let mut broken = None;
+        if this.answer.is_some() || ready!(this.poll_answer(context)).is_continue() {
+            let failed = match &mut this.answer {
+                Some(answer) => ready!(answer.poll(&this.watch, context)),
+                None => None,
+            };
+            let answer = this.answer.take();
+            broken = failed.and_then(|reason| Some((answer?.stream, reason)));
         }
-        if let Some(answer) = &mut this.answer {
-            ready!(answer.poll(&this.watch, context));
-        }
-        this.answer = None;
-        Poll::Ready(this.place.take())
+        let place = this.place.take();
+        Poll::Ready(Over { place, broken })
     }
 }
 
@@ -104,7 +124,10 @@ where
             Some(Poll::Ready(response)) => Some(response),
             // A client that has reset its stream needs no answer.
             Some(Poll::Pending) => match self.reply.poll_reset(context) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.say_continue();
+                    return Poll::Pending;
+                }
                 Poll::Ready(_) => None,
             },
             None => None,
@@ -147,6 +170,19 @@ where
     }
 }
 
+impl<F, B> Stream<F, B> {
+    /// Says once that the body is wanted, to a client that waits for it
+    /// (RFC 9110 §10.1.1).
+    fn say_continue(&mut self) {
+        if self.expected.take_if(|wanted| wanted.get()).is_some() {
+            let mut interim = Response::new(());
+            *interim.status_mut() = StatusCode::CONTINUE;
+            // Fails for a stream that is gone only.
+            let _ = self.reply.send_informational(interim);
+        }
+    }
+}
+
 /// Adds what an answer has to have.
 fn complete(headers: &mut HeaderMap, length: Option<u64>, watch: &Watch) {
     if !headers.contains_key(DATE) {
@@ -173,30 +209,28 @@ where
     B: Answer<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Ready once all has been handed over, or nobody waits for it.
-    fn poll(&mut self, watch: &Rc<Watch>, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready once all has been handed over, or nobody waits for it, or with what
+    /// to tell the client where the body broke off.
+    fn poll(&mut self, watch: &Rc<Watch>, context: &mut Context<'_>) -> Poll<Option<Reason>> {
         loop {
             if self.stream.poll_reset(context).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
             if self.piece.is_some() && !ready!(self.poll_room(watch, context)) {
-                return Poll::Ready(());
+                return Poll::Ready(None);
             }
             if let Some((piece, last)) = self.piece.take() {
                 // Fails for a stream that is gone only, here and below.
                 if self.stream.send_data(piece, last).is_err() || last {
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 }
             }
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(error)) => {
-                    self.stream.send_reset(reason(&*error.into()));
-                    return Poll::Ready(());
-                }
+                Some(Err(error)) => return Poll::Ready(Some(reason(&*error.into()))),
                 None => {
                     let _ = self.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 }
             };
             match frame.into_data() {
@@ -212,7 +246,7 @@ where
                     if let Ok(trailers) = frame.into_trailers() {
                         let _ = self.stream.send_trailers(trailers);
                     }
-                    return Poll::Ready(());
+                    return Poll::Ready(None);
                 }
             }
         }

@@ -295,26 +295,6 @@ fn requests_given_up_do_not_keep_a_connection() {
     front.wait_for_rest();
 }
 
-/// Whatever reason it gives: what came of the body is not all of it.
-#[test]
-fn an_upload_given_up_never_looks_complete() {
-    let (app, front) = front(scripts::ok);
-    for (number, reason) in (1..).zip([0_u32, 8, 2]) {
-        let mut client = FrameClient::connect(front.port, &[]);
-        let post = frames::headers(1, &frames::post("/"), false);
-        let half = frame(frames::DATA, 0, 1, b"half");
-        client.send(&[post, half].concat()).unwrap();
-        wait_until("it is in flight", SOON, || front.in_flight() == 1.0);
-        let reset = frame(frames::RST_STREAM, 0, 1, &reason.to_be_bytes());
-        client.send(&reset).unwrap();
-        front.wait_for_rest();
-        front.wait_for_errors("client_closed", f64::from(number));
-        assert!(client.answers(3), "the connection is of use");
-        // It got a head and half a body, which is no request.
-        assert_eq!(app.count(), number as usize);
-    }
-}
-
 #[test]
 fn other_limits_and_a_drain_end_it_by_goaway() {
     let (app, front) = front(scripts::slow(Duration::from_millis(700)));

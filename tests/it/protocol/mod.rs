@@ -14,4 +14,5 @@ mod limits;
 mod pools;
 mod pseudo;
 mod retry;
+mod streams;
 mod websocket;
