@@ -70,11 +70,15 @@ pub struct Allowed {
 
 impl Allowed {
     /// Another one was granted, too: the first one that knows the caller names it.
-    pub(super) fn join(&mut self, mut other: Self) {
-        if self.identity.is_none() && other.identity.is_some() {
-            std::mem::swap(self, &mut other);
+    pub(super) fn join(kept: &mut Option<Self>, mut other: Self) {
+        let Some(kept) = kept else {
+            *kept = Some(other);
+            return;
+        };
+        if kept.identity.is_none() && other.identity.is_some() {
+            std::mem::swap(kept, &mut other);
         }
-        self.remove.append(&mut other.remove);
+        kept.remove.append(&mut other.remove);
     }
 }
 

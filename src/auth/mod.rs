@@ -129,10 +129,7 @@ impl Authenticator {
                     Box::pin(self.resolve(plan, &request, wait, worker)).await?
                 }
             };
-            match &mut kept {
-                None => kept = Some(allowed),
-                Some(kept) => kept.join(allowed),
-            }
+            Allowed::join(&mut kept, allowed);
         }
         let mut allowed = kept.expect(HAS_PLAN);
         self.finish(&mut allowed, &found);
@@ -147,10 +144,7 @@ impl Authenticator {
         request.refetched.set(Some(Refetch::TooSoon));
         for plan in self.rules.plans(&found) {
             let allowed = self.meet(plan, request, preflight)?;
-            match &mut kept {
-                None => kept = Some(allowed),
-                Some(kept) => kept.join(allowed),
-            }
+            Allowed::join(&mut kept, allowed);
         }
         let mut allowed = kept.expect(HAS_PLAN);
         self.finish(&mut allowed, &found);

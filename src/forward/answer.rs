@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderValue, Response};
 
 use super::AnswerBody;
 use super::hop::strip_response;
-use crate::model::{Failure, FieldLines, Kind};
+use crate::model::{Failure, FieldLines, Kind, LineStart};
+use crate::trace::{REQUEST_ID_START, RequestId};
 use crate::upstream::h1::Switched;
 use crate::upstream::{UpstreamBody, UpstreamFields, UpstreamResponse};
 
@@ -52,6 +53,18 @@ pub fn set_fields(response: &mut Response<AnswerBody>, write: impl FnOnce(&mut F
     let mut ours = FieldLines::default();
     write(&mut ours);
     ours.insert_into(response.headers_mut());
+}
+
+/// Says in an answer which request it is for, and whether it is the last one of
+/// its connection.
+pub fn sign(response: &mut Response<AnswerBody>, id: &RequestId, closes: bool) {
+    set_fields(response, |ours| {
+        id.end_line(ours.line(REQUEST_ID_START));
+        if closes {
+            let line = ours.line(LineStart::new("connection: "));
+            line.text("close").end();
+        }
+    });
 }
 
 /// A 101, relayed only when it switches to what was asked for (UPG-2).

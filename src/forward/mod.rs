@@ -10,7 +10,7 @@ mod seen;
 mod send;
 mod tunnel;
 
-pub use answer::{relay, relay_switch, set_fields};
+pub use answer::{relay, relay_switch, set_fields, sign};
 pub use body::AnswerBody;
 pub use client::{Client, address_value, client_host, client_scheme, write_forwarding};
 pub use framing::{allowed_upgrade, check_framing, onward_framing, onward_target};

@@ -11,11 +11,11 @@ use http_body::Body;
 use super::{WorkerParts, whole};
 use crate::auth::Denied;
 use crate::forward::{self, AnswerBody, Seen};
-use crate::model::{Failure, Kind, LineStart, ServiceName, TraceId, TraceIdText};
+use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::{ClientBody, Permit, Underway};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::Record;
-use crate::trace::{self, REQUEST_ID_START, RequestId};
+use crate::trace::{self, RequestId};
 use crate::upstream::h1::Switched;
 
 use super::body::{Peeked, RecordedBody};
@@ -155,14 +155,7 @@ pub(super) fn finish(
     } = passage;
     record.answered(response.status().as_u16());
     let closes = ending.close && http1 && switched.is_none();
-    forward::set_fields(&mut response, |ours| {
-        id.end_line(ours.line(REQUEST_ID_START));
-        if closes {
-            ours.line(LineStart::new("connection: "))
-                .text("close")
-                .end();
-        }
-    });
+    forward::sign(&mut response, id, closes);
     if let Some(switched) = switched {
         let pending = PendingTunnel {
             switched,

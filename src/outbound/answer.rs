@@ -14,14 +14,14 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::drain::Phase;
 use crate::forward::{self, AnswerBody, TunnelEnd};
-use crate::model::{Failure, Kind, LineStart, ServiceName, TraceId, TraceIdText};
+use crate::model::{Failure, Kind, ServiceName, TraceId, TraceIdText};
 use crate::net::deadline::Deadlines;
 use crate::net::http1::{Answer, Relayed};
 use crate::net::stream::Stream;
 use crate::net::{ClientBody, Permit, Underway};
 use crate::reply::{self, ReplyContext};
 use crate::telemetry::record::Record;
-use crate::trace::{self, REQUEST_ID_START, RequestId};
+use crate::trace::{self, RequestId};
 use crate::upstream::UpstreamError;
 use crate::upstream::cluster::Pick;
 use crate::upstream::h1::Switched;
@@ -167,14 +167,7 @@ pub(super) fn finish(
     }
     let mut in_flight = Some(ending.in_flight);
     let closes = ending.close && http1 && switched.is_none();
-    forward::set_fields(&mut response, |ours| {
-        id.end_line(ours.line(REQUEST_ID_START));
-        if closes {
-            ours.line(LineStart::new("connection: "))
-                .text("close")
-                .end();
-        }
-    });
+    forward::sign(&mut response, id, closes);
     if let Some(switched) = switched
         && let (Some(record), Some(in_flight)) = (record.take(), in_flight.take())
     {
