@@ -32,7 +32,8 @@ pub(super) type Callers = Rc<RefCell<Option<Rc<Directory>>>>;
 pub(super) struct ExitParts {
     pub(super) callers: Callers,
     pub(super) deadlines: Deadlines,
-    /// Heads of calls that can be filled again.
+    /// What heads are read with. Always empty: a call's goes on with its last
+    /// attempt.
     pub(super) spares: Rc<Spares>,
     /// Calls in flight, of the whole process.
     pub(super) calls: Permits,

@@ -40,7 +40,7 @@ pub struct RequestHead {
     pub method: Method,
     pub target: Target,
     /// As received. Framing fields are written from `framing` instead, and those
-    /// that are among `ours` are not sent.
+    /// that are among `ours` are not sent: whoever reads one looks there first.
     pub headers: HeaderMap,
     /// What this side sets.
     pub ours: FieldLines,
