@@ -118,9 +118,10 @@ pub enum Lost {
     TooLarge,
     #[error("COPY is not carried here")]
     Copy,
-    /// Of what came behind it in the same flight nothing was run.
+    /// Of what came behind it in the same flight nothing was run. With the
+    /// server's word, if it ended the session with it.
     #[error("the session could not be reset")]
-    Unreset,
+    Unreset(#[source] Option<Box<ServerError>>),
     #[error("the database ended the session: {0}")]
     Server(#[source] Box<ServerError>),
 }

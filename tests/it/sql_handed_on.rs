@@ -234,3 +234,35 @@ fn who_waits_and_vanishes_leaves_nothing() {
         200
     );
 }
+
+/// A session that the server ends while it is handed on: whoever got it is
+/// served by another one, and their work is done once.
+#[test]
+fn a_session_that_ends_on_the_way_is_nobodys_failure() {
+    let _machine = shared_machine();
+    let cluster = Cluster::private(&[]);
+    let few = "  max: 3\n  connectionTimeoutMillis: 20000\n";
+    let (_tree, daemon, _) = daemon_with(&cluster, "ending", few);
+    let ending = "create function ending() returns text language sql as \
+         $$ select set_config('idle_session_timeout', '1ms', false) $$";
+    for sql in [ending, "create table t (x int)"] {
+        query(&daemon, sql, &json!([]));
+    }
+    let daemon = &daemon;
+    let insert = || {
+        let answer = post(daemon, "/sql", &body("insert into t values (1)"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| (0..60).for_each(|_| insert()));
+        }
+        for _ in 0..12 {
+            // Theirs may fail: it is their own setting.
+            let end = || drop(post(daemon, "/sql", &body("select ending()")));
+            scope.spawn(move || (0..60).for_each(|_| end()));
+        }
+    });
+    let count = post(daemon, "/sql", &body("select count(*)::int as n from t"));
+    assert_eq!(count.json()["rows"][0]["n"], 1440);
+}

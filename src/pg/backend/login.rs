@@ -45,7 +45,7 @@ async fn next(connection: &mut Connection) -> Result<Message, ConnectFailure> {
         Err(Lost::Server(error)) => Err(ConnectFailure::refused(*error)),
         Err(Lost::Io(kind)) => Err(ConnectFailure::Io(kind)),
         Err(Lost::Closed) => Err(ConnectFailure::Io(std::io::ErrorKind::UnexpectedEof)),
-        Err(Lost::Protocol | Lost::TooLarge | Lost::Copy | Lost::Unreset) => {
+        Err(Lost::Protocol | Lost::TooLarge | Lost::Copy | Lost::Unreset(_)) => {
             Err(ConnectFailure::Protocol)
         }
     }

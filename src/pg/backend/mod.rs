@@ -104,12 +104,12 @@ impl Connection {
     /// Whether the reset that went before some work failed. Of that work nothing
     /// was run.
     pub fn is_unreset(&self) -> bool {
-        self.state.loss() == Some(&Lost::Unreset)
+        matches!(self.state.loss(), Some(Lost::Unreset(_)))
     }
 
     /// Whether there is nobody to say good-bye to.
     pub fn is_gone(&self) -> bool {
-        self.is_broken() && !self.is_unreset()
+        self.is_broken() && !matches!(self.state.loss(), Some(Lost::Unreset(None)))
     }
 
     /// Whether somebody may borrow it at once: it is clean, or the reset may go

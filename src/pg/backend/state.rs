@@ -230,12 +230,13 @@ impl State {
                 self.work_begins();
                 Some(Ok(()))
             }
+            // Whatever it is about. While no message is being executed the
+            // server fails by ending the session only, so an error that does
+            // not end it is the reset's, and what is behind is skipped.
             Message::ErrorResponse(body) => {
                 let error = ServerError::read(body);
-                Some(Err(match error.is_fatal() {
-                    true => Lost::Server(Box::new(error)),
-                    false => Lost::Unreset,
-                }))
+                let last_word = error.is_fatal().then(|| Box::new(error));
+                Some(Err(Lost::Unreset(last_word)))
             }
             Message::ParameterStatus(_)
             | Message::NoticeResponse(_)

@@ -113,12 +113,17 @@ fn work_behind_a_reset_shows_nothing_of_it() {
 
 #[test]
 fn nothing_is_taken_for_work_before_the_reset_succeeded() {
-    for message in [error("ERROR"), done("SELECT 1"), ready(b'I')] {
+    for message in [
+        error("ERROR"),
+        error("FATAL"),
+        done("SELECT 1"),
+        ready(b'I'),
+    ] {
         let mut state = handed_on();
         state.sent_behind_reset();
         let wrong = state.received(&message).expect_err("no reset");
         let failed = matches!(&message, Message::ErrorResponse(_));
-        assert_eq!(wrong == Lost::Unreset, failed, "{wrong:?}");
+        assert_eq!(matches!(wrong, Lost::Unreset(_)), failed, "{wrong:?}");
         state.lost(wrong);
         assert!(state.is_used() && !state.may_be_handed_on());
     }

@@ -86,13 +86,15 @@ impl From<Arc<ConnectFailure>> for Refusal {
 impl From<Lost> for Refusal {
     fn from(lost: Lost) -> Self {
         match lost {
-            Lost::Server(error) if error.is_unavailability() => Self::of(error, None),
+            Lost::Server(error) | Lost::Unreset(Some(error)) if error.is_unavailability() => {
+                Self::of(error, None)
+            }
             // Of the session alone: terminated, or idle in a transaction for too long.
             Lost::Server(error) => Self::Sql(error, None),
             Lost::TooLarge => Self::Kind(Kind::AnswerTooLarge, None),
             Lost::Io(_) | Lost::Closed => Self::unavailable("connection_lost"),
             Lost::Protocol => Self::unavailable("protocol"),
-            Lost::Unreset => Self::unavailable("reset_failed"),
+            Lost::Unreset(_) => Self::unavailable("reset_failed"),
             Lost::Copy => Self::Statement {
                 code: "0A000",
                 message: "COPY from and to the client is not carried by this door".to_owned(),

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use postgres_protocol::message::backend::Message;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::answer::Refusal;
 use super::request::{Begin, Query};
@@ -20,8 +20,6 @@ use crate::pg::pool::{Checkout, ServicePool};
 const GRACE: Duration = Duration::from_secs(1);
 /// For a cancelled statement to end.
 const CANCELLED: Duration = Duration::from_secs(5);
-/// Sessions in a row that could not be reset before work is given up.
-const ATTEMPTS: u32 = 4;
 
 /// Where and for how long statements run.
 pub(super) struct Ground<'a> {
@@ -47,7 +45,7 @@ impl Ground<'_> {
                     Ok(rows.finish())
                 })
                 .await;
-            if !attempts.has_another(&mut checkout) {
+            if !attempts.has_another(&mut checkout, self.database.pool.patience()) {
                 return result;
             }
         }
@@ -83,7 +81,7 @@ impl Ground<'_> {
                     Ok(rows.finish())
                 })
                 .await;
-            if attempts.has_another(&mut checkout) {
+            if attempts.has_another(&mut checkout, self.database.pool.patience()) {
                 continue;
             }
             if begin.is_read_only() {
@@ -99,7 +97,7 @@ impl Ground<'_> {
         loop {
             let mut checkout = self.database.pool.checkout().await?;
             let result = self.own(&mut checkout, &begin.sql()).await;
-            if !attempts.has_another(&mut checkout) {
+            if !attempts.has_another(&mut checkout, self.database.pool.patience()) {
                 return result.map(|_| checkout);
             }
         }
@@ -203,16 +201,21 @@ impl Ground<'_> {
     }
 }
 
-/// Sessions that work was tried on.
+/// Sessions that work was tried on. Each that fails is closed, and a new one
+/// needs no reset, so this comes to an end by itself; the time is for a
+/// database that is about to be given up.
 #[derive(Default)]
-struct Attempts(u32);
+struct Attempts {
+    /// Since the first of them failed.
+    since: Option<Instant>,
+}
 
 impl Attempts {
     /// Whether the work is for another session to do: the reset that went
     /// before it failed, so nothing of it was run.
-    fn has_another(&mut self, checkout: &mut Checkout) -> bool {
-        self.0 += 1;
-        checkout.connection().is_unreset() && self.0 < ATTEMPTS
+    fn has_another(&mut self, checkout: &mut Checkout, patience: Duration) -> bool {
+        checkout.connection().is_unreset()
+            && self.since.get_or_insert_with(Instant::now).elapsed() < patience
     }
 }
 
