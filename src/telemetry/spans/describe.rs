@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
-use http::uri::Authority;
 use http::{Method, Version};
 
 use super::{Host, HttpWork, Span, SpanKind, SqlWork, Work};
@@ -46,10 +45,14 @@ impl From<i64> for Attribute<'_> {
 }
 
 /// Attributes being gathered.
-#[derive(Default)]
 struct Attributes<'a>(Vec<(&'static str, Attribute<'a>)>);
 
 impl<'a> Attributes<'a> {
+    /// Room for what there usually is.
+    fn new() -> Self {
+        Self(Vec::with_capacity(10))
+    }
+
     fn add(&mut self, name: &'static str, value: impl Into<Attribute<'a>>) {
         self.0.push((name, value.into()));
     }
@@ -85,11 +88,14 @@ impl Host {
     fn parts(&self) -> Option<(&str, Option<u16>)> {
         match self {
             Self::Known { host, port } => Some((host, Some(*port))),
+            // Checked when it came.
             Self::Asked(text) => {
-                let authority: Authority = text.parse().ok()?;
-                let length = authority.host().len();
-                let name = text.get(..length)?.trim_matches(['[', ']']);
-                Some((name, authority.port_u16()))
+                let (name, rest) = match text.strip_prefix('[') {
+                    Some(literal) => literal.split_once(']')?,
+                    None => text.split_at(text.find(':').unwrap_or(text.len())),
+                };
+                let port = rest.strip_prefix(':').and_then(|port| port.parse().ok());
+                Some((name, port))
             }
         }
     }
@@ -97,7 +103,7 @@ impl Host {
 
 impl HttpWork {
     fn describe(&self, kind: SpanKind) -> Description<'_> {
-        let mut attributes = Attributes::default();
+        let mut attributes = Attributes::new();
         let method = known_method(&self.method);
         attributes.add("http.request.method", method.unwrap_or("_OTHER"));
         if method.is_none() {
@@ -185,7 +191,7 @@ impl HttpWork {
 
 impl SqlWork {
     fn describe(&self) -> Description<'_> {
-        let mut attributes = Attributes::default();
+        let mut attributes = Attributes::new();
         attributes.add("db.system.name", "postgresql");
         attributes.add("db.namespace", &*self.database);
         attributes.add("db.operation.name", self.operation);

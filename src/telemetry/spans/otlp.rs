@@ -1,5 +1,8 @@
-//! OTLP: the messages of `opentelemetry/proto` that traces need, and how spans
-//! become them. A test decodes what is encoded here with the public definitions.
+//! OTLP: how spans become the messages of `opentelemetry/proto` that traces
+//! need. A test decodes what is encoded here with the public definitions.
+//!
+//! Their fields are written one behind the other: of a tree of owned ones, two
+//! pieces of memory for each attribute were two thirds of what a span costs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,96 +20,6 @@ const RANDOM: u32 = 0x02;
 /// Whether it is known that the parent is elsewhere, and whether it is.
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
-
-#[derive(Clone, PartialEq, Message)]
-struct ExportRequest {
-    #[prost(message, repeated, tag = "1")]
-    resource_spans: Vec<ResourceSpans>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ResourceSpans {
-    #[prost(message, optional, tag = "1")]
-    resource: Option<ProtoResource>,
-    #[prost(message, repeated, tag = "2")]
-    scope_spans: Vec<ScopeSpans>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ProtoResource {
-    #[prost(message, repeated, tag = "1")]
-    attributes: Vec<KeyValue>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ScopeSpans {
-    #[prost(message, optional, tag = "1")]
-    scope: Option<Scope>,
-    #[prost(message, repeated, tag = "2")]
-    spans: Vec<ProtoSpan>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Scope {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    version: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ProtoSpan {
-    #[prost(bytes = "vec", tag = "1")]
-    trace_id: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    span_id: Vec<u8>,
-    #[prost(string, tag = "3")]
-    trace_state: String,
-    #[prost(bytes = "vec", tag = "4")]
-    parent_span_id: Vec<u8>,
-    #[prost(string, tag = "5")]
-    name: String,
-    #[prost(int32, tag = "6")]
-    kind: i32,
-    #[prost(fixed64, tag = "7")]
-    start_time_unix_nano: u64,
-    #[prost(fixed64, tag = "8")]
-    end_time_unix_nano: u64,
-    #[prost(message, repeated, tag = "9")]
-    attributes: Vec<KeyValue>,
-    #[prost(message, optional, tag = "15")]
-    status: Option<Status>,
-    #[prost(fixed32, tag = "16")]
-    flags: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Status {
-    #[prost(int32, tag = "3")]
-    code: i32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct KeyValue {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(message, optional, tag = "2")]
-    value: Option<AnyValue>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct AnyValue {
-    #[prost(oneof = "Value", tags = "1, 3")]
-    value: Option<Value>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum Value {
-    #[prost(string, tag = "1")]
-    Text(String),
-    #[prost(int64, tag = "3")]
-    Number(i64),
-}
 
 #[derive(Clone, PartialEq, Message)]
 struct ExportResponse {
@@ -141,34 +54,34 @@ impl Anchor {
     }
 }
 
-/// The body of an export request.
+/// The body of an export request (`ExportTraceServiceRequest`).
 pub(super) fn encode(spans: &[Span]) -> Vec<u8> {
     let anchor = Anchor::now();
-    let mut groups: Vec<(&Arc<Resource>, Vec<ProtoSpan>)> = Vec::new();
+    // `ScopeSpans` of each resource.
+    let mut groups: Vec<(&Arc<Resource>, Fields)> = Vec::new();
+    let mut one = Fields::default();
     for span in spans {
-        let made = ProtoSpan::of(span, &anchor);
+        one.0.clear();
+        one.span(span, &anchor);
         let known = groups
-            .iter_mut()
-            .find(|(known, _)| *known == &span.resource);
-        match known {
-            Some((_, list)) => list.push(made),
-            None => groups.push((&span.resource, vec![made])),
+            .iter()
+            .position(|(known, _)| *known == &span.resource);
+        let index = known.unwrap_or_else(|| {
+            groups.push((&span.resource, Fields::scope()));
+            groups.len() - 1
+        });
+        if let Some((_, group)) = groups.get_mut(index) {
+            group.bytes(2, &one.0);
         }
     }
-    let resource_spans = groups.into_iter().map(|(resource, spans)| ResourceSpans {
-        resource: Some(ProtoResource::of(resource)),
-        scope_spans: vec![ScopeSpans {
-            scope: Some(Scope {
-                name: env!("CARGO_PKG_NAME").to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            }),
-            spans,
-        }],
-    });
-    let request = ExportRequest {
-        resource_spans: resource_spans.collect(),
-    };
-    request.encode_to_vec()
+    let mut request = Fields::default();
+    for (resource, group) in groups {
+        let mut resource_spans = Fields::default();
+        resource_spans.bytes(1, &Fields::resource(resource).0);
+        resource_spans.bytes(2, &group.0);
+        request.bytes(1, &resource_spans.0);
+    }
+    request.0
 }
 
 /// Spans that a collector says it did not take, although it answered well.
@@ -180,25 +93,43 @@ pub(super) fn rejected(answer: &[u8]) -> usize {
     usize::try_from(rejected).unwrap_or(0)
 }
 
-impl ProtoResource {
-    fn of(resource: &Resource) -> Self {
-        let Resource { service, version } = resource;
-        let mut attributes = vec![
-            text("service.name", service.name()),
-            text("service.namespace", service.domain()),
-            text("telemetry.sdk.name", env!("CARGO_PKG_NAME")),
-            text("telemetry.sdk.language", "rust"),
-            text("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
-        ];
-        if let Some(version) = version {
-            attributes.push(text("service.version", version));
-        }
-        Self { attributes }
-    }
-}
+/// Fields of a message in the wire format of Protocol Buffers. What has its
+/// default is left out, as proto3 has it, but where it stands in a `oneof`.
+#[derive(Default)]
+struct Fields(Vec<u8>);
 
-impl ProtoSpan {
-    fn of(span: &Span, anchor: &Anchor) -> Self {
+impl Fields {
+    /// `Resource`.
+    fn resource(resource: &Resource) -> Self {
+        let Resource { service, version } = resource;
+        let mut fields = Self::default();
+        for (key, value) in [
+            ("service.name", service.name()),
+            ("service.namespace", service.domain()),
+            ("telemetry.sdk.name", env!("CARGO_PKG_NAME")),
+            ("telemetry.sdk.language", "rust"),
+            ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
+        ] {
+            fields.attribute(1, key, &Attribute::from(value));
+        }
+        if let Some(version) = version {
+            fields.attribute(1, "service.version", &Attribute::from(&**version));
+        }
+        fields
+    }
+
+    /// `ScopeSpans` before any span.
+    fn scope() -> Self {
+        let mut scope = Self::default();
+        scope.bytes(1, env!("CARGO_PKG_NAME").as_bytes());
+        scope.bytes(2, env!("CARGO_PKG_VERSION").as_bytes());
+        let mut fields = Self::default();
+        fields.bytes(1, &scope.0);
+        fields
+    }
+
+    /// `Span`.
+    fn span(&mut self, span: &Span, anchor: &Anchor) {
         let Span {
             resource: _,
             ids,
@@ -207,7 +138,6 @@ impl ProtoSpan {
             ended,
             work: _,
         } = span;
-        let description = span.describe();
         let (kind, remote) = match kind {
             // Nothing is said of a parent where there is none.
             SpanKind::Server if ids.parent.is_some() => (2, IS_REMOTE),
@@ -215,43 +145,89 @@ impl ProtoSpan {
             SpanKind::Client => (3, 0),
         };
         let random = if ids.random { RANDOM } else { 0 };
-        Self {
-            trace_id: ids.trace_id.0.to_vec(),
-            span_id: ids.span_id.to_vec(),
-            trace_state: ids.state.as_deref().unwrap_or_default().to_owned(),
-            parent_span_id: ids.parent.map(Vec::from).unwrap_or_default(),
-            name: description.name.into_owned(),
-            kind,
-            start_time_unix_nano: anchor.unix_nanos(*started),
-            end_time_unix_nano: anchor.unix_nanos(*ended),
-            attributes: description
-                .attributes
-                .into_iter()
-                .map(|(key, value)| KeyValue {
-                    key: key.to_owned(),
-                    value: Some(AnyValue::of(value)),
-                })
-                .collect(),
-            status: description.failed.then_some(Status { code: 2 }),
-            flags: SAMPLED | random | HAS_IS_REMOTE | remote,
+        let description = span.describe();
+        self.bytes(1, &ids.trace_id.0);
+        self.bytes(2, &ids.span_id);
+        if let Some(state) = ids.state.as_deref().filter(|state| !state.is_empty()) {
+            self.bytes(3, state.as_bytes());
         }
+        if let Some(parent) = &ids.parent {
+            self.bytes(4, parent);
+        }
+        self.bytes(5, description.name.as_bytes());
+        self.number(6, kind);
+        self.fixed64(7, anchor.unix_nanos(*started));
+        self.fixed64(8, anchor.unix_nanos(*ended));
+        for (key, value) in &description.attributes {
+            self.attribute(9, key, value);
+        }
+        if description.failed {
+            let mut status = Self::default();
+            status.number(3, 2);
+            self.bytes(15, &status.0);
+        }
+        self.fixed32(16, SAMPLED | random | HAS_IS_REMOTE | remote);
+    }
+
+    /// `KeyValue`, with the `AnyValue` in it.
+    fn attribute(&mut self, tag: u32, key: &str, value: &Attribute<'_>) {
+        let value_len = match value {
+            Attribute::Text(text) => 1 + varint_len(text.len() as u64) + text.len(),
+            Attribute::Number(number) => 1 + varint_len(number.cast_unsigned()),
+        };
+        let key_len = 1 + varint_len(key.len() as u64) + key.len();
+        let len = key_len + 1 + varint_len(value_len as u64) + value_len;
+        self.head(tag, len);
+        self.bytes(1, key.as_bytes());
+        self.head(2, value_len);
+        match value {
+            Attribute::Text(text) => self.bytes(1, text.as_bytes()),
+            Attribute::Number(number) => self.number(3, number.cast_unsigned()),
+        }
+    }
+
+    /// A text, bytes, or a message that is encoded already.
+    fn bytes(&mut self, tag: u32, bytes: &[u8]) {
+        self.head(tag, bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// What comes before `len` bytes of a text, bytes or a message.
+    fn head(&mut self, tag: u32, len: usize) {
+        self.key(tag, 2);
+        self.varint(len as u64);
+    }
+
+    fn number(&mut self, tag: u32, number: u64) {
+        self.key(tag, 0);
+        self.varint(number);
+    }
+
+    fn fixed64(&mut self, tag: u32, number: u64) {
+        self.key(tag, 1);
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn fixed32(&mut self, tag: u32, number: u32) {
+        self.key(tag, 5);
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn key(&mut self, tag: u32, wire_type: u32) {
+        self.varint((tag << 3 | wire_type).into());
+    }
+
+    fn varint(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.0.push(number.to_le_bytes()[0] | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number.to_le_bytes()[0]);
     }
 }
 
-impl AnyValue {
-    fn of(attribute: Attribute<'_>) -> Self {
-        Self {
-            value: Some(match attribute {
-                Attribute::Text(text) => Value::Text(text.into_owned()),
-                Attribute::Number(number) => Value::Number(number),
-            }),
-        }
-    }
-}
-
-fn text(key: &str, value: &str) -> KeyValue {
-    KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue::of(Attribute::from(value))),
-    }
+/// Bytes of a number: seven bits in each.
+const fn varint_len(number: u64) -> usize {
+    let bits = u64::BITS - (number | 1).leading_zeros();
+    bits.div_ceil(7) as usize
 }

@@ -149,6 +149,57 @@ fn what_is_encoded_is_read_by_the_public_definitions() {
     assert_eq!(failed.status.as_ref().map(|status| status.code), Some(2));
 }
 
+/// Nothing is said in a way of our own: the public definitions write the same.
+#[test]
+fn what_is_encoded_is_what_the_public_definitions_encode() {
+    let paths = [0, 1, 127, 128, 300, 2048].map(|length| "p".repeat(length));
+    let spans = paths.iter().flat_map(|path| {
+        let path = || Path(path.as_str().into());
+        let rooted = server(|work| work.path = path());
+        let mut alone = client(|work| {
+            work.path = path();
+            work.status = None;
+            work.host = None;
+        });
+        alone.ids.parent = None;
+        alone.ids.state = None;
+        alone.ids.random = false;
+        [rooted, alone]
+    });
+    let mut spans: Vec<Span> = spans.collect();
+    for number in [0, 127, 128, u16::MAX] {
+        spans.push(server(|work| work.status = Some(number)));
+    }
+    let body = otlp::encode(&spans);
+    let request = decoded(&body);
+    assert_eq!(request.resource_spans[0].scope_spans[0].spans.len(), 16);
+    assert_eq!(request.encode_to_vec(), body);
+    assert_eq!(otlp::encode(&[]), b"");
+}
+
+#[test]
+fn a_host_has_a_name_and_perhaps_a_port() {
+    for (asked, name, port) in [
+        ("api.example", Some("api.example"), None),
+        ("api.example:81", Some("api.example"), Some("81")),
+        ("api.example:", Some("api.example"), None),
+        ("[2001:db8::1]", Some("2001:db8::1"), None),
+        ("[2001:db8::1]:81", Some("2001:db8::1"), Some("81")),
+        ("127.0.0.1:99999", Some("127.0.0.1"), None),
+        ("[", None, None),
+    ] {
+        let words = words(&server(|work| {
+            work.host = Some(Host::Asked(asked.into()));
+        }));
+        let found = |key| words.get(key).map(String::as_str);
+        assert_eq!(
+            (found("server.address"), found("server.port")),
+            (name, port),
+            "{asked}"
+        );
+    }
+}
+
 #[test]
 fn a_request_in_the_words_of_the_conventions() {
     let expected = [
