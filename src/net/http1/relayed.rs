@@ -10,9 +10,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::Body;
 
-/// Room in a map for those of ours.
-const OURS: usize = 4;
-
 /// Fields as they came, in a head that was parsed, and those that are ours.
 #[derive(Debug)]
 pub struct Relayed {
@@ -123,7 +120,9 @@ impl Relayed {
 
     /// As a map.
     pub fn into_map(self) -> HeaderMap {
-        let mut map = HeaderMap::with_capacity(self.spans.len() + OURS);
+        // With room for more than six the allocator's short way is lost.
+        let room = self.spans.len() + self.set.iter().count();
+        let mut map = HeaderMap::with_capacity(room);
         let took = for_each_field(&self.head, &self.spans, |name, value| {
             map.append(name, value);
             Ok::<_, FramingError>(())
