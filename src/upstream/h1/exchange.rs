@@ -151,7 +151,7 @@ impl Exchange {
                     return Poll::Ready(Err(error));
                 }
             }
-            match self.poll_read(context) {
+            match self.poll_read(context, None) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(self.closed_before_head())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => {
@@ -305,9 +305,23 @@ impl Exchange {
         Poll::Ready(Ok(()))
     }
 
-    pub(super) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads once; `left` is what is known to come.
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        left: Option<u64>,
+    ) -> Poll<io::Result<usize>> {
+        let wanted = match left {
+            // What came in one go so far goes on so: all of it in one more, with
+            // room for what must not follow, or as much as a read may have.
+            Some(left) if self.has_grown() => {
+                let left = usize::try_from(left).unwrap_or(usize::MAX);
+                left.saturating_add(1).clamp(READ_BYTES, MAX_READ_BYTES)
+            }
+            Some(_) | None => self.read_bytes,
+        };
         let buffer = &mut self.connection.buffer;
-        buffer.reserve(self.read_bytes);
+        buffer.reserve(wanted);
         let room = buffer.capacity() - buffer.len();
         let stream = Pin::new(&mut self.connection.stream);
         let filled = ready!(tokio_util::io::poll_read_buf(stream, context, buffer))?;

@@ -104,7 +104,7 @@ impl ResponseBody {
         let Some(exchange) = &mut self.exchange else {
             return Poll::Ready(Ok(()));
         };
-        match exchange.poll_read(context) {
+        match exchange.poll_read(context, self.decoder.exact_remaining()) {
             Poll::Ready(Ok(0)) => Poll::Ready(match self.decoder.finish_at_close() {
                 true => Ok(()),
                 false => {
