@@ -12,10 +12,13 @@ mod connect;
 mod login;
 mod message;
 mod state;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod transport;
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -272,25 +275,28 @@ impl Connection {
     /// Sends what is queued as far as it goes and reads once: a server that is
     /// busy sending reads nothing, so neither may wait for the other.
     fn poll_exchange(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        let transport = &mut self.transport;
-        while !self.output.is_empty() {
-            match Pin::new(&mut *transport).poll_write(context, &self.output) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Closed)),
-                Poll::Ready(Ok(count)) => self.output.advance(count),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Io(error.kind()))),
-                Poll::Pending => break,
-            }
-        }
-        if let Poll::Ready(Err(error)) = Pin::new(&mut *transport).poll_flush(context) {
-            return Poll::Ready(Err(Lost::Io(error.kind())));
+        if let Poll::Ready(Err(_)) = self.poll_output(context) {
+            // A server that ended the session has said why before, and reading
+            // comes to its end behind that.
+            self.output.clear();
         }
         self.input.reserve(READ_BYTES);
-        let read = poll_read_buf(Pin::new(transport), context, &mut self.input);
-        match ready!(read) {
-            Ok(0) => return Poll::Ready(Err(Lost::Closed)),
-            Ok(_) => {}
-            Err(error) => return Poll::Ready(Err(Lost::Io(error.kind()))),
+        let transport = Pin::new(&mut self.transport);
+        match ready!(poll_read_buf(transport, context, &mut self.input)) {
+            Ok(0) => Poll::Ready(Err(Lost::Closed)),
+            Ok(_) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(Lost::Io(error.kind()))),
         }
-        Poll::Ready(Ok(()))
+    }
+
+    fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut transport = Pin::new(&mut self.transport);
+        while !self.output.is_empty() {
+            match ready!(transport.as_mut().poll_write(context, &self.output))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.output.advance(count),
+            }
+        }
+        transport.poll_flush(context)
     }
 }

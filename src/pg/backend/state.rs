@@ -232,9 +232,14 @@ impl State {
             }
             // Whatever it is about. While no message is being executed the
             // server fails by ending the session only, so an error that does
-            // not end it is the reset's, and what is behind is skipped.
+            // not end it is the reset's, and what is behind is skipped. Of
+            // connections (class 08) somebody in between may have spoken, who
+            // knows nothing of what was run.
             Message::ErrorResponse(body) => {
                 let error = ServerError::read(body);
+                if error.code.starts_with("08") {
+                    return Some(Err(Lost::Server(Box::new(error))));
+                }
                 let last_word = error.is_fatal().then(|| Box::new(error));
                 Some(Err(Lost::Unreset(last_word)))
             }

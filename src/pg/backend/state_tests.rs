@@ -10,7 +10,11 @@ fn ready(status: u8) -> Message {
 }
 
 fn error(severity: &str) -> Message {
-    let fields = format!("S{severity}\0V{severity}\0C57014\0Mno\0\0");
+    error_of(severity, "57014")
+}
+
+fn error_of(severity: &str, code: &str) -> Message {
+    let fields = format!("S{severity}\0V{severity}\0C{code}\0Mno\0\0");
     let length = u32::try_from(fields.len() + 4).expect("short");
     let mut bytes = BytesMut::from(&b"E"[..]);
     bytes.extend_from_slice(&length.to_be_bytes());
@@ -158,4 +162,13 @@ fn what_was_not_asked_for_or_is_fatal_ends_it() {
     let mut state = opened();
     let fatal = state.received(&error("FATAL"));
     assert!(matches!(fatal, Err(Lost::Server(_))));
+}
+
+/// Somebody in between, who cannot know what the server has run.
+#[test]
+fn a_connection_that_failed_says_nothing_of_the_reset() {
+    let mut state = handed_on();
+    state.sent_behind_reset();
+    let wrong = state.received(&error_of("FATAL", "08P01"));
+    assert!(matches!(wrong, Err(Lost::Server(_))), "{wrong:?}");
 }

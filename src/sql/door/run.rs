@@ -35,6 +35,7 @@ impl Ground<'_> {
         let mut attempts = Attempts::default();
         loop {
             let mut checkout = self.database.pool.checkout().await?;
+            attempts.begin();
             let result = self
                 .timed(&mut checkout, async |connection| {
                     connection.statement(&query.statement())?;
@@ -66,6 +67,7 @@ impl Ground<'_> {
         let mut attempts = Attempts::default();
         loop {
             let mut checkout = self.database.pool.checkout().await?;
+            attempts.begin();
             let result = self
                 .timed(&mut checkout, async |connection| {
                     own_statement(connection, &begin.sql())?;
@@ -96,6 +98,7 @@ impl Ground<'_> {
         let mut attempts = Attempts::default();
         loop {
             let mut checkout = self.database.pool.checkout().await?;
+            attempts.begin();
             let result = self.own(&mut checkout, &begin.sql()).await;
             if !attempts.has_another(&mut checkout, self.database.pool.patience()) {
                 return result.map(|_| checkout);
@@ -202,20 +205,25 @@ impl Ground<'_> {
 }
 
 /// Sessions that work was tried on. Each that fails is closed, and a new one
-/// needs no reset, so this comes to an end by itself; the time is for a
-/// database that is about to be given up.
+/// needs no reset, so this comes to an end by itself; the time is for a server
+/// that ends them all, and for a reset that takes all of a statement's.
 #[derive(Default)]
 struct Attempts {
-    /// Since the first of them failed.
+    /// Since the first of them was there.
     since: Option<Instant>,
 }
 
 impl Attempts {
+    /// Work is tried on a session.
+    fn begin(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
     /// Whether the work is for another session to do: the reset that went
     /// before it failed, so nothing of it was run.
-    fn has_another(&mut self, checkout: &mut Checkout, patience: Duration) -> bool {
+    fn has_another(&self, checkout: &mut Checkout, patience: Duration) -> bool {
         checkout.connection().is_unreset()
-            && self.since.get_or_insert_with(Instant::now).elapsed() < patience
+            && self.since.is_some_and(|since| since.elapsed() < patience)
     }
 }
 
