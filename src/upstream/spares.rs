@@ -4,9 +4,11 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-/// Pieces of a kind that are kept: as many as are usually in use at one time in
-/// one worker.
-const KEPT: usize = 8;
+/// Read buffers that are kept: they are of some size, and not in use for long.
+const KEPT_BUFFERS: usize = 8;
+/// Requests' heads that are kept: as many as are usually under way at one time
+/// in one worker.
+const KEPT_HEADS: usize = 64;
 /// Memory of a request's head that is kept; few are larger.
 const KEPT_HEAD_BYTES: usize = 4 * 1024;
 
@@ -29,7 +31,7 @@ impl Spares {
     /// Keeps a read buffer, if there is none too many.
     pub(super) fn keep_buffer(&self, buffer: BytesMut) {
         let mut buffers = self.buffers.borrow_mut();
-        if buffers.len() < KEPT {
+        if buffers.len() < KEPT_BUFFERS {
             buffers.push(buffer);
         }
     }
@@ -42,7 +44,7 @@ impl Spares {
     /// Keeps memory of a head, if it is of the usual size.
     pub(super) fn keep_head(&self, mut head: Vec<u8>) {
         let mut heads = self.heads.borrow_mut();
-        if heads.len() < KEPT && head.capacity() <= KEPT_HEAD_BYTES {
+        if heads.len() < KEPT_HEADS && head.capacity() <= KEPT_HEAD_BYTES {
             head.clear();
             heads.push(head);
         }

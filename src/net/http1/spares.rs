@@ -7,7 +7,7 @@ use http::{Method, Request, Uri};
 
 /// Heads that are kept: as many as are usually being read and answered at one
 /// time in one worker.
-const KEPT: usize = 16;
+const KEPT: usize = 64;
 /// Fields that a kept map may have room for; few heads have more.
 const KEPT_FIELDS: usize = 64;
 

@@ -44,6 +44,8 @@ pub struct Exchange {
     pub(super) request: Outgoing,
     body: RequestBody,
     read_bytes: usize,
+    /// The last read took all the room it had.
+    was_full: bool,
     waiting: Option<Waiting>,
     /// What the current limit waits for has moved. Bytes of a head do not count:
     /// its limit is for the whole of it.
@@ -88,6 +90,7 @@ impl Exchange {
             request,
             body,
             read_bytes: READ_BYTES,
+            was_full: false,
             waiting: None,
             progressed: false,
             interim_responses: 0,
@@ -312,9 +315,9 @@ impl Exchange {
         left: Option<u64>,
     ) -> Poll<io::Result<usize>> {
         let wanted = match left {
-            // What came in one go so far goes on so: all of it in one more, with
-            // room for what must not follow, or as much as a read may have.
-            Some(left) if self.has_grown() => {
+            // It comes faster than it is read: all of it in one go, with room
+            // for what must not follow, or as much as a read may have.
+            Some(left) if self.was_full => {
                 let left = usize::try_from(left).unwrap_or(usize::MAX);
                 left.saturating_add(1).clamp(READ_BYTES, MAX_READ_BYTES)
             }
@@ -330,7 +333,8 @@ impl Exchange {
         } else {
             self.received = true;
         }
-        if filled == room {
+        self.was_full = filled == room;
+        if self.was_full {
             self.read_bytes = (self.read_bytes * 2).min(MAX_READ_BYTES);
         }
         Poll::Ready(Ok(filled))
