@@ -27,6 +27,11 @@ const HORIZON_MS: u64 = 1_000;
 /// two each.
 const CROWD: usize = 1_024;
 
+/// Times below this are counted from the real clock. A turn of the event loop
+/// can take long (a busy or halted machine) and the clock is as old as the
+/// turn: the difference would be taken from the time somebody was given.
+const SHORT: Duration = Duration::from_secs(5);
+
 const NEVER: u64 = u64::MAX;
 
 /// Milliseconds since the worker started, refreshed once per turn of its event
@@ -223,6 +228,9 @@ impl Deadline {
 
     /// Expires `after` from now; replaces an earlier setting.
     pub fn arm(&self, after: Duration) {
+        if after < SHORT {
+            self.shared.clock.refresh();
+        }
         let after_ms = u64::try_from(after.as_millis()).unwrap_or(NEVER);
         let at_ms = self
             .shared
@@ -309,6 +317,32 @@ mod tests {
                 .is_err()
         );
         drop((near, far));
+        sweep.abort();
+    }
+
+    #[tokio::test]
+    async fn a_long_turn_takes_nothing_from_a_short_time() {
+        let deadlines = Deadlines::new(Clock::start());
+        let sweeper = deadlines.clone();
+        let sweep = tokio::spawn(async move { sweeper.sweep().await });
+        // The sweeper has looked, and looks again only in a second.
+        let far = deadlines.add();
+        far.arm(Duration::from_secs(3600));
+        tokio::task::yield_now().await;
+        // A turn that takes longer than the time that is given at its end.
+        let busy = Instant::now();
+        while busy.elapsed() < Duration::from_millis(400) {
+            std::hint::spin_loop();
+        }
+        let near = deadlines.add();
+        let begun = Instant::now();
+        near.arm(Duration::from_millis(300));
+        expired(&near).await;
+        assert!(
+            begun.elapsed() >= Duration::from_millis(299),
+            "{:?}",
+            begun.elapsed()
+        );
         sweep.abort();
     }
 

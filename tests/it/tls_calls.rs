@@ -224,7 +224,8 @@ fn an_app_under_tls_is_an_app_like_any_other() {
         app.port()
     );
     let echo = format!("port: {}\nupstream: {tunnel}\n{open}{SERVER}", ports[1]);
-    let tls = "tls: {ca: ca.pem}";
+    // Unoptimised handshakes on a busy machine: nothing of this is about time.
+    let tls = "connectTimeout: 5s, tls: {ca: ca.pem}";
     let front = format!(
         "port: {}\nupstream: {{url: \"https://localhost:{}\", {tls}}}\nhealthCheck: /\n\
          auth:\n  strategy: none\n  rules:\n    - {{paths: [/chat], strategy: none, upstream: \
