@@ -294,8 +294,11 @@ impl Exchange {
             count += 1;
         }
         let stream = Pin::new(&mut self.connection.stream);
-        let filled = slices.get(..count).unwrap_or_default();
-        let written = ready!(stream.poll_write_vectored(context, filled))?;
+        let written = match slices.get(..count).unwrap_or_default() {
+            // A head without a body: the kernel has less to do for a `send`.
+            [one] => ready!(stream.poll_write(context, one))?,
+            several => ready!(stream.poll_write_vectored(context, several))?,
+        };
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
