@@ -226,18 +226,31 @@ impl Deadline {
         self.shared.crowded.load(Ordering::Relaxed)
     }
 
-    /// Expires `after` from now; replaces an earlier setting.
-    pub fn arm(&self, after: Duration) {
+    /// When `after` from now is over, in milliseconds of the worker's clock.
+    pub fn ends_ms(&self, after: Duration) -> u64 {
         if after < SHORT {
             self.shared.clock.refresh();
         }
+        self.turn_ends_ms(after)
+    }
+
+    fn turn_ends_ms(&self, after: Duration) -> u64 {
         let after_ms = u64::try_from(after.as_millis()).unwrap_or(NEVER);
-        let at_ms = self
-            .shared
-            .clock
-            .now_ms()
-            .saturating_add(after_ms)
-            .min(NEVER - 1);
+        self.now_ms().saturating_add(after_ms).min(NEVER - 1)
+    }
+
+    /// Expires `after` from now; replaces an earlier setting.
+    pub fn arm(&self, after: Duration) {
+        self.arm_at(self.ends_ms(after));
+    }
+
+    /// The same from the beginning of this turn, and cheaper: for what nobody
+    /// is cut short by.
+    pub fn arm_roughly(&self, after: Duration) {
+        self.arm_at(self.turn_ends_ms(after));
+    }
+
+    fn arm_at(&self, at_ms: u64) {
         self.entry.at_ms.store(at_ms, Ordering::Relaxed);
         if at_ms < self.shared.next_sweep_ms.load(Ordering::Relaxed) {
             self.shared.next_sweep_ms.store(at_ms, Ordering::Relaxed);

@@ -145,9 +145,7 @@ impl Watch {
         if self.multiplexed.get() {
             return self.read.arm(idle);
         }
-        let idle_ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let ends_ms = self.read.now_ms().saturating_add(idle_ms);
-        self.idle_ends_ms.set(ends_ms);
+        self.idle_ends_ms.set(self.read.ends_ms(idle));
         // Whether a client comes back soon is seen when it has; among many
         // connections each gives back sooner what others need.
         let first = !self.came_back.replace(true);
@@ -156,7 +154,10 @@ impl Watch {
             true => TICK,
             false => PARK_AFTER,
         };
-        self.read.arm(idle.min(quiet));
+        match quiet < idle {
+            true => self.read.arm_roughly(quiet),
+            false => self.read.arm(idle),
+        }
     }
 
     /// The connection is parked: until the idle time is over nothing is due.
