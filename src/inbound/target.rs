@@ -1,5 +1,7 @@
 //! Whom a request is for: the host, which no parser checks.
 
+use std::net::Ipv6Addr;
+
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
@@ -108,8 +110,24 @@ fn is_other_authority(bytes: &[u8]) -> bool {
             // `port()` is `None` for a port that is no number.
             let rest = authority.as_str().strip_prefix(authority.host());
             !authority.host().is_empty()
-                && rest.is_some_and(|rest| matches!(rest, "" | ":") || authority.port().is_some())
+                && is_unmixed(authority.host())
+                && rest.is_some_and(|rest| match rest {
+                    "" | ":" => true,
+                    _ => rest.starts_with(':') && authority.port().is_some(),
+                })
         })
+}
+
+/// Without brackets, or nothing but an IPv6 address in them: the parser takes
+/// other text around them.
+fn is_unmixed(host: &str) -> bool {
+    let literal = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    match literal {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.contains(['[', ']']),
+    }
 }
 
 fn refuse<T>(reason: &'static str) -> Result<T, Failure> {
@@ -162,6 +180,19 @@ mod tests {
         }
         for port in ["a:abc", "a:99999", "a:1:2", "[::1]:x"] {
             assert_eq!(host(v11, "/", &[("host", port)]), None, "{port}");
+        }
+        for mixed in [
+            "a[::1]:80",
+            "[::1]x:80",
+            "[::1]:80[",
+            "[::1][::1]",
+            "[a]",
+            "[]",
+        ] {
+            assert_eq!(host(v11, "/", &[("host", mixed)]), None, "{mixed}");
+        }
+        for whole in ["[::1]", "[2001:db8::7]:8080", "[::ffff:192.0.2.1]"] {
+            assert_eq!(host(v11, "/", &[("host", whole)]).as_deref(), Some(whole));
         }
         assert_eq!(host(v11, "/", &[("host", "user@shop")]), None);
         assert_eq!(host(v11, "/", &[("host", "a/b")]), None);
