@@ -123,7 +123,9 @@ fn a_drain_is_told_and_liveness_stays() {
     wait_for_status(shop.orders(), "stopped");
     let (status, document) = health(shop.orders());
     assert_eq!(status, 503);
-    assert_eq!(document["message"], "draining");
+    // What it needs is in the same process, and may have been seen to leave.
+    let message = document["message"].as_str().unwrap();
+    assert!(message.starts_with("draining"), "{message}");
     assert_eq!(
         Request::get("/health?scope=self")
             .send(shop.orders())

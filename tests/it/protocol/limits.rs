@@ -220,7 +220,7 @@ fn a_body_that_stalls_ends_in_408() {
 
 #[test]
 fn a_client_that_does_not_read_is_cut() {
-    let limits = "writeStallTimeout: 400ms, headerTimeout: 200ms";
+    let limits = "writeStallTimeout: 1s, headerTimeout: 200ms";
     let (app, front) = limited(scripts::download(64 * 1024 * 1024), "", limits);
     let mut client = front.client();
     client.send(&Request::get("/").bytes()).unwrap();
@@ -244,7 +244,7 @@ fn a_client_that_does_not_read_is_cut() {
     let mut client = front.client();
     client.send(&Request::get("/").bytes()).unwrap();
     client.head().unwrap();
-    holds_for("a slow reader", Duration::from_millis(1200), || {
+    holds_for("a slow reader", Duration::from_millis(1600), || {
         let more = client.exactly(1024 * 1024).unwrap();
         crate::support::wait::pause(Duration::from_millis(30));
         !more.is_empty()
