@@ -8,7 +8,8 @@ use super::claims::{Listen, Wanted};
 use super::force::{Candidate, Committed, Force, Held, Refusal};
 use crate::model::{DoorListen, ProcessSettings, ServiceName};
 use crate::net::{
-    BindError, BoundGroup, ListenerId, OpenListener, Purpose, bind_group, join_group,
+    BindError, BoundGroup, ListenerId, ListenerSocket, OpenListener, Purpose, bind_group,
+    join_group,
 };
 
 /// The open ports of a service's dependencies, by number.
@@ -18,9 +19,18 @@ pub(super) type Exits = BTreeMap<u16, Held>;
 #[derive(Debug, Default)]
 pub(super) struct Bound {
     /// Its public port, unless the predecessor's is kept.
-    pub(super) public: Option<(Listen, BoundGroup)>,
+    pub(super) public: Option<(Listen, Sockets)>,
     /// Ports of dependencies that its predecessor did not have.
-    pub(super) exits: BTreeMap<u16, BoundGroup>,
+    pub(super) exits: BTreeMap<u16, Sockets>,
+}
+
+/// Where the workers have the sockets of a listener from.
+#[derive(Debug)]
+pub(super) enum Sockets {
+    /// Bound for it.
+    New(BoundGroup),
+    /// Those of one that is given up with the same commit.
+    Of(Held),
 }
 
 /// One list of listeners to open per worker.
@@ -38,7 +48,7 @@ impl Force {
         &self,
         name: &ServiceName,
         wanted: &Wanted,
-    ) -> Result<BTreeMap<u16, BoundGroup>, BindError> {
+    ) -> Result<BTreeMap<u16, Sockets>, BindError> {
         let held = self.services.get(name).map(|service| &service.exits);
         let mut bound = BTreeMap::new();
         for port in wanted.local_ports() {
@@ -55,14 +65,14 @@ impl Force {
         slot: u32,
         wanted: &Wanted,
         mut held: Exits,
-        bound: BTreeMap<u16, BoundGroup>,
+        bound: BTreeMap<u16, Sockets>,
         open: &mut Opening,
         close: &mut Vec<Held>,
     ) -> Exits {
         let ports = wanted.local_ports();
-        for (port, group) in bound {
+        for (port, sockets) in bound {
             let (listen, purpose) = (Listen::exit(port), Purpose::LocalPort(port));
-            held.insert(port, self.hand_out(group, listen, slot, purpose, open));
+            held.insert(port, self.hand_out(sockets, listen, slot, purpose, open));
         }
         held.retain(|port, listener| {
             let kept = ports.contains(port);
@@ -77,7 +87,7 @@ impl Force {
     /// Gives each worker its socket of a group.
     pub(super) fn hand_out(
         &mut self,
-        group: BoundGroup,
+        sockets: Sockets,
         listen: Listen,
         slot: u32,
         purpose: Purpose,
@@ -85,8 +95,17 @@ impl Force {
     ) -> Held {
         let id = ListenerId(self.listeners);
         self.listeners += 1;
-        let address = group.address;
-        for (worker, socket) in open.iter_mut().zip(group.sockets) {
+        let (address, sockets): (_, Vec<ListenerSocket>) = match sockets {
+            Sockets::New(group) => {
+                let sockets = group.sockets.into_iter().map(ListenerSocket::Bound);
+                (group.address, sockets.collect())
+            }
+            Sockets::Of(held) => {
+                let socket = |_: &Vec<_>| ListenerSocket::Of(held.id);
+                (held.address, open.iter().map(socket).collect())
+            }
+        };
+        for (worker, socket) in open.iter_mut().zip(sockets) {
             worker.push(OpenListener {
                 id,
                 slot,
@@ -159,16 +178,15 @@ impl Force {
         open: &mut Opening,
         close: &mut Vec<Held>,
     ) {
-        if let Some((listen, group)) = bound {
-            let door = self.hand_out(group, listen, 0, Purpose::OutboundDoor, open);
-            self.door = Some(door);
-        }
         let needed = self
             .services
             .values()
             .any(|service| calls_others(&service.wanted));
-        if !needed && let Some(door) = self.door.take() {
-            close.push(door);
+        if !needed {
+            close.extend(self.door.take());
+        } else if let Some((listen, group)) = bound {
+            let door = self.hand_out(Sockets::New(group), listen, 0, Purpose::OutboundDoor, open);
+            self.door = Some(door);
         }
     }
 }

@@ -9,12 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::claims::{Clash, Wanted, clashes};
-use super::exits::{Bound, Exits, Opening};
+use super::exits::{Bound, Exits, Opening, Sockets};
 use super::prepare::BuildRequest;
 use crate::control::claims::Listen;
 use crate::model::{ProcessSettings, ServiceName};
 use crate::net::{
-    BindError, BoundGroup, ListenerId, OpenListener, Purpose, WorkerCommand, bind_group, join_group,
+    BindError, ListenerId, OpenListener, Purpose, WorkerCommand, bind_group, join_group,
 };
 use crate::snapshot::{Publisher, Service, Snapshot};
 
@@ -162,8 +162,9 @@ impl Force {
             .into_iter()
             .map(|candidate| (candidate.request.name.clone(), candidate))
             .collect();
-        let bound = self.bind_all(&mut candidates, removed, terms, &mut committed);
+        // First: whom it refuses keeps the ports of its predecessor.
         let door = self.bind_door(&mut candidates, terms.settings, &mut committed);
+        let bound = self.bind_all(&mut candidates, removed, terms, &mut committed);
         let same_settings = self
             .settings
             .as_ref()
@@ -282,16 +283,21 @@ impl Force {
             .is_some_and(|service| service.listener.listen == listen)
     }
 
-    /// Binds a port that nobody outside this process holds. Whether it may pass
-    /// from one service to another was decided with the claims.
-    pub(super) fn bind(&self, listen: Listen) -> Result<BoundGroup, BindError> {
-        let mut held = self.services.values().flat_map(|service| {
+    /// Sockets for a port that nobody outside this process holds. Whether it may
+    /// pass from one service to another was decided with the claims: who has it
+    /// in force gives it up with this commit.
+    pub(super) fn bind(&self, listen: Listen) -> Result<Sockets, BindError> {
+        let held = self.services.values().flat_map(|service| {
             let exits = service.exits.values();
-            exits.chain([&service.listener]).map(|held| held.listen)
+            exits.chain([&service.listener])
         });
-        let ours = held.any(|held| held.overlaps(listen)) || self.is_closing(listen);
+        let mut held = held.filter(|held| held.listen.overlaps(listen));
+        let ours = held.clone().next().is_some() || self.is_closing(listen);
+        if let Some(same) = held.find(|held| held.listen == listen) {
+            return Ok(Sockets::Of(*same));
+        }
         let bind = if ours { join_group } else { bind_group };
-        bind(listen.ip, listen.port, self.workers.len())
+        bind(listen.ip, listen.port, self.workers.len()).map(Sockets::New)
     }
 
     /// Takes the candidates into force; gives each worker its listeners.
@@ -308,9 +314,9 @@ impl Force {
             let Bound { public, exits } = bound.remove(&name).unwrap_or_default();
             let slot = request.slot.index;
             let listener = match (public, &predecessor) {
-                (Some((listen, group)), _) => {
+                (Some((listen, sockets)), _) => {
                     close.extend(predecessor.as_ref().map(|old| old.listener));
-                    self.hand_out(group, listen, slot, Purpose::Service, &mut open)
+                    self.hand_out(sockets, listen, slot, Purpose::Service, &mut open)
                 }
                 (None, Some(predecessor)) => predecessor.listener,
                 // Every accepted candidate is bound or keeps what it holds.

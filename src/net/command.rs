@@ -12,7 +12,7 @@ pub struct ListenerId(pub u32);
 
 /// A worker's own socket of a SO_REUSEPORT group.
 #[derive(Debug)]
-pub struct OpenListener {
+pub struct OpenListener<S = ListenerSocket> {
     pub id: ListenerId,
     /// `SlotId::index` of the service behind the port, or calling through it;
     /// without meaning for [`Purpose::OutboundDoor`].
@@ -20,8 +20,18 @@ pub struct OpenListener {
     pub purpose: Purpose,
     /// The real address, also when port 0 was asked for.
     pub address: SocketAddr,
+    pub socket: S,
+}
+
+/// Where a worker has its socket from.
+#[derive(Debug)]
+pub enum ListenerSocket {
     /// Bound, listening, non-blocking.
-    pub socket: TcpListener,
+    Bound(TcpListener),
+    /// It is that of a listener which closes with the same command: who
+    /// connects meanwhile finds it open. A second socket on the address would
+    /// not do: what the kernel has given to the first is reset with it.
+    Of(ListenerId),
 }
 
 /// What comes in by a listener.
@@ -45,7 +55,7 @@ pub enum WorkerCommand {
         generation: u64,
         open: Vec<OpenListener>,
         /// Drained by the timeline of [`WorkerCommand::Drain`]; at once where
-        /// a listener of `open` takes the port over.
+        /// a listener of `open` takes the port or the socket over.
         close: Vec<ListenerId>,
         ack: oneshot::Sender<()>,
     },

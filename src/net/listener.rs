@@ -1,11 +1,12 @@
 //! Accepting connections.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -28,12 +29,11 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Leaves connections in the queue while descriptors are short, and drops none
 /// for that: who wants an end to it drops the future.
 pub async fn accept_loop(
-    listener: StdListener,
+    listener: Rc<TcpListener>,
     closed: CancellationToken,
     serve: Rc<dyn Fn(TcpStream, SocketAddr)>,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
-    let ends = files::accept_ends(lowest_free(&listener)?);
+    let ends = files::accept_ends(lowest_free(&*listener)?);
     let mut pause = FIRST_PAUSE;
     let mut short = false;
     let mut complained: Option<Instant> = None;
@@ -65,14 +65,14 @@ pub async fn accept_loop(
             }
         }
     }
-    serve_queue(&listener.into_std()?, ends, &*serve).await
+    serve_queue(&listener, ends, &*serve).await
 }
 
 /// Accepts what waits in the queue and nothing more. Where descriptors are
 /// short it goes on as connections give theirs back: whoever drops this at its
 /// deadline resets what is left.
 async fn serve_queue(
-    listener: &StdListener,
+    listener: &TcpListener,
     ends: RawFd,
     serve: &dyn Fn(TcpStream, SocketAddr),
 ) -> io::Result<()> {
@@ -81,10 +81,12 @@ async fn serve_queue(
         while !lowest_free(listener).is_ok_and(|number| number < ends) {
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        match listener.accept() {
+        // Not the runtime's: it asks only once it was told that somebody waits.
+        match SockRef::from(listener).accept() {
             Ok((stream, peer)) => {
                 stream.set_nonblocking(true)?;
-                serve(TcpStream::from_std(stream)?, peer);
+                let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+                serve(TcpStream::from_std(stream.into())?, peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if is_about_the_connection(&error) => {}
@@ -114,7 +116,7 @@ async fn accept(
 
 /// The number the next descriptor will have.
 fn lowest_free(listener: &impl AsFd) -> io::Result<RawFd> {
-    let copy = socket2::SockRef::from(listener).try_clone()?;
+    let copy = SockRef::from(listener).try_clone()?;
     Ok(copy.as_raw_fd())
 }
 
@@ -137,8 +139,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_queued_is_served_before_the_socket_closes() {
-        let listener = StdListener::bind("127.0.0.1:0").expect("a free port");
-        listener.set_nonblocking(true).expect("a socket");
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = Rc::new(listener.expect("a free port"));
         let address = listener.local_addr().expect("bound");
         let clients: Vec<_> = (0..20)
             .map(|_| std::net::TcpStream::connect(address).expect("queued"))

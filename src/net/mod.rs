@@ -22,7 +22,7 @@ mod watch;
 pub use bind::{BindError, BoundGroup, bind_alone, bind_group, join_group};
 pub use client_body::{ClientBody, ClientBodyError, ClientRequest};
 pub use client_io::{ClientIo, Spoken};
-pub use command::{ListenerId, OpenListener, Purpose, WorkerCommand};
+pub use command::{ListenerId, ListenerSocket, OpenListener, Purpose, WorkerCommand};
 pub use connection::{End, answer_and_close, close, linger};
 pub use http1::{ParserLimits, serve_http1};
 pub use http2::{H2Limits, LocalExecutor, serve_http2};

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::leaving::Host;
-use super::listening::Listening;
+use super::listening::{Listening, Opened};
 use super::{keeping, leaving};
 use crate::drain::Phase;
 use crate::inbound::ConnectionSettings;
@@ -18,9 +18,7 @@ use crate::model::{Kind, Limits, ServiceName};
 use crate::net::deadline::Deadlines;
 use crate::net::http1::Spares;
 use crate::net::stream::Stream;
-use crate::net::{
-    self, ClientIo, ClientRequest, End, OpenListener, Permits, Purpose, Spoken, Watch,
-};
+use crate::net::{self, ClientIo, ClientRequest, End, Permits, Purpose, Spoken, Watch};
 use crate::outbound::{CallBody, CallEnding, CallTunnelSlot, Directory, Door, Entry};
 use crate::telemetry::recorder::Recorder;
 
@@ -54,7 +52,7 @@ pub(super) struct Exit {
 impl Exit {
     /// Begins to accept. `broken` is cancelled should that fail.
     pub(super) fn open(
-        listener: OpenListener,
+        listener: Opened,
         entry: Entry,
         parts: ExitParts,
         broken: CancellationToken,
@@ -76,7 +74,7 @@ impl Exit {
     }
 
     /// What a listener that is no service's public port stands for.
-    pub(super) fn entry(listener: &OpenListener) -> Option<Entry> {
+    pub(super) fn entry(listener: &Opened) -> Option<Entry> {
         match listener.purpose {
             Purpose::Service => None,
             Purpose::LocalPort(port) => Some(Entry::LocalPort {

@@ -2,12 +2,12 @@
 //! the first to the last: what all kinds of doors have in common.
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drain::Phase;
 use crate::model::{Failure, Kind};
-use crate::net::{self, End, Watch};
+use crate::net::{self, End, OpenListener, Watch};
 use crate::reply;
 use crate::telemetry::recorder::RecordedFailure;
 
@@ -27,6 +27,9 @@ const MAX_TURNED_AWAY: usize = 256;
 /// those that come out of the accept queue later than that.
 pub(super) const ON_THE_WAY: Duration = Duration::from_millis(250);
 
+/// What is to be accepted from.
+pub(super) type Opened = OpenListener<Rc<TcpListener>>;
+
 /// One listening socket.
 pub(super) struct Listening {
     /// The real one.
@@ -37,6 +40,8 @@ pub(super) struct Listening {
     /// Asked to accept no more.
     closed: CancellationToken,
     accepting: RefCell<Option<AbortHandle>>,
+    /// Belongs to whoever accepts.
+    socket: RefCell<Weak<TcpListener>>,
     is_accepting: Cell<bool>,
     open: Cell<usize>,
     turned_away: Cell<usize>,
@@ -58,6 +63,7 @@ impl Listening {
             tunnels: Cell::new(Phase::Serving),
             closed: CancellationToken::new(),
             accepting: RefCell::new(None),
+            socket: RefCell::default(),
             is_accepting: Cell::new(false),
             open: Cell::new(0),
             turned_away: Cell::new(0),
@@ -68,7 +74,7 @@ impl Listening {
     /// Begins to accept. `broken` is cancelled should that fail.
     pub(super) fn accept(
         self: &Rc<Self>,
-        socket: TcpListener,
+        socket: Rc<TcpListener>,
         broken: CancellationToken,
         serve: impl Fn(TcpStream, SocketAddr) + 'static,
     ) {
@@ -77,6 +83,7 @@ impl Listening {
             listening: Rc::clone(self),
             broken,
         };
+        self.socket.replace(Rc::downgrade(&socket));
         let closed = self.closed.clone();
         // Ends when it is told to, at the latest with the last phase.
         let accepting = tokio::task::spawn_local(async move {
@@ -120,6 +127,17 @@ impl Listening {
     pub(super) fn end_tunnels(&self) {
         self.tunnels
             .set(self.tunnels.get().max(Phase::EndingTunnels));
+    }
+
+    /// The socket, for whoever accepts from now on; nobody here does any more.
+    /// `None` if it is closed.
+    pub(super) fn hand_over(&self) -> Option<Rc<TcpListener>> {
+        let socket = self.socket.borrow().upgrade();
+        self.closed.cancel();
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+        }
+        socket
     }
 
     /// Closes the socket once its accept queue is served.

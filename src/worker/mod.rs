@@ -21,6 +21,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,7 @@ use crate::inbound::{Local, Site, WorkerParts};
 use crate::model::ShutdownSettings;
 use crate::net::deadline::{Clock, Deadlines};
 use crate::net::http1::Spares;
-use crate::net::{ListenerId, OpenListener, Permits, WorkerCommand};
+use crate::net::{ListenerId, ListenerSocket, OpenListener, Permits, WorkerCommand};
 use crate::outbound::{CallerParts, Directory, Entry};
 use crate::snapshot::{Current, Snapshot};
 use crate::telemetry::log::LogHandle;
@@ -41,7 +42,7 @@ use crate::trace::IdGenerator;
 
 use ending::Timeline;
 use exit::{Callers, Exit, ExitParts};
-use listening::Listening;
+use listening::{Listening, Opened};
 use port::Port;
 
 /// How often a worker shows that it is alive; costs an idle one a wake-up.
@@ -257,6 +258,9 @@ impl Worker {
         for port in self.ports.values().chain(retiring) {
             port.judge_peers();
         }
+        // Two may change their sockets: both are taken before either accepts.
+        let open = open.into_iter().filter_map(|one| self.equip(one));
+        let open: Vec<Opened> = open.collect();
         let retired: Vec<Rc<Port>> = close
             .iter()
             .filter_map(|id| self.ports.remove(id))
@@ -320,7 +324,42 @@ impl Worker {
         self.retiring.retain(|one| !one.listening.is_over());
     }
 
-    fn open_exit(&mut self, listener: OpenListener, entry: Entry) {
+    /// The socket of a listener. Without one the port would be dead, and nobody
+    /// would know: the worker ends.
+    fn equip(&self, listener: OpenListener) -> Option<Opened> {
+        let OpenListener {
+            id,
+            slot,
+            purpose,
+            address,
+            socket,
+        } = listener;
+        let socket = match socket {
+            ListenerSocket::Bound(socket) => TcpListener::from_std(socket).map(Rc::new),
+            ListenerSocket::Of(old) => {
+                let port = self.ports.get(&old).map(|port| port.listening());
+                let exit = || self.exits.get(&old).map(|exit| exit.listening());
+                let socket = port.or_else(exit).and_then(|one| one.hand_over());
+                socket.ok_or_else(|| io::ErrorKind::NotConnected.into())
+            }
+        };
+        match socket {
+            Ok(socket) => Some(Opened {
+                id,
+                slot,
+                purpose,
+                address,
+                socket,
+            }),
+            Err(error) => {
+                tracing::error!(%address, %error, "a listener failed");
+                self.broken.cancel();
+                None
+            }
+        }
+    }
+
+    fn open_exit(&mut self, listener: Opened, entry: Entry) {
         let (id, parts) = (listener.id, self.exit_parts.clone());
         let exit = Exit::open(listener, entry, parts, self.broken.clone());
         self.exits.insert(id, exit);
@@ -361,7 +400,7 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, listener: OpenListener) {
+    fn open(&mut self, listener: Opened) {
         let Some(site) = self.sites.get(&listener.slot) else {
             tracing::error!(address = %listener.address, "a listener without its service");
             return;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::leaving::Host;
-use super::listening::{Listening, refusal};
+use super::listening::{Listening, Opened, refusal};
 use super::secure::Peers;
 use super::{keeping, leaving};
 use crate::drain::Phase;
@@ -21,7 +21,7 @@ use crate::inbound::{
 use crate::model::{Kind, ServiceName};
 use crate::net::stream::Stream;
 use crate::net::tls::{PeerCertificate, ServerTls};
-use crate::net::{self, ClientIo, ClientRequest, End, OpenListener, Permit, Spoken, Watch};
+use crate::net::{self, ClientIo, ClientRequest, End, Permit, Spoken, Watch};
 use crate::telemetry::recorder::Recorder;
 
 /// One listening socket of this worker.
@@ -48,10 +48,10 @@ impl Port {
     pub(super) fn open(
         site: Rc<Site>,
         parts: Rc<WorkerParts>,
-        listener: OpenListener,
+        listener: Opened,
         broken: CancellationToken,
     ) -> Rc<Self> {
-        let OpenListener {
+        let Opened {
             address, socket, ..
         } = listener;
         let port = Rc::new(Self {

@@ -15,7 +15,7 @@ use crate::config::{Environment, ProcessFlags, load_process};
 use crate::control::prepare::{Build, build_service};
 use crate::control::{Control, LifecycleRequest, Parts, StartError};
 use crate::model::ServiceName;
-use crate::net::{ListenerId, OpenListener, WorkerCommand};
+use crate::net::{ListenerId, ListenerSocket, OpenListener, WorkerCommand};
 use crate::snapshot::{
     AdminCommand, Current, ReloadOutcome, ServiceStatus, ServingState, Status, StatusBoard, channel,
 };
@@ -278,7 +278,16 @@ async fn follow(
             }
             {
                 let mut worker = worker.lock().expect("worker");
-                for listener in open {
+                for mut listener in open {
+                    if let ListenerSocket::Of(old) = listener.socket {
+                        assert!(close.contains(&old), "two have one socket");
+                        let old = worker.listeners.get(&old).expect("is open");
+                        let ListenerSocket::Bound(socket) = &old.socket else {
+                            unreachable!("has a socket");
+                        };
+                        let socket = socket.try_clone().expect("a socket");
+                        listener.socket = ListenerSocket::Bound(socket);
+                    }
                     let slot = listener.slot;
                     let known = current.load();
                     let known = known
