@@ -1,12 +1,11 @@
 //! Accepting connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -65,14 +64,19 @@ pub async fn accept_loop(
             }
         }
     }
-    serve_queue(&listener, ends, &*serve).await
+    match Rc::try_unwrap(listener) {
+        // Without the runtime: between the last look and the end is nothing.
+        Ok(listener) => serve_queue(&listener.into_std()?, ends, &*serve).await,
+        // Somebody else goes on with it.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Accepts what waits in the queue and nothing more. Where descriptors are
 /// short it goes on as connections give theirs back: whoever drops this at its
 /// deadline resets what is left.
 async fn serve_queue(
-    listener: &TcpListener,
+    listener: &StdListener,
     ends: RawFd,
     serve: &dyn Fn(TcpStream, SocketAddr),
 ) -> io::Result<()> {
@@ -81,12 +85,10 @@ async fn serve_queue(
         while !lowest_free(listener).is_ok_and(|number| number < ends) {
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        // Not the runtime's: it asks only once it was told that somebody waits.
-        match SockRef::from(listener).accept() {
+        match listener.accept() {
             Ok((stream, peer)) => {
                 stream.set_nonblocking(true)?;
-                let peer = peer.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-                serve(TcpStream::from_std(stream.into())?, peer);
+                serve(TcpStream::from_std(stream)?, peer);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if is_about_the_connection(&error) => {}
@@ -116,7 +118,7 @@ async fn accept(
 
 /// The number the next descriptor will have.
 fn lowest_free(listener: &impl AsFd) -> io::Result<RawFd> {
-    let copy = SockRef::from(listener).try_clone()?;
+    let copy = socket2::SockRef::from(listener).try_clone()?;
     Ok(copy.as_raw_fd())
 }
 
