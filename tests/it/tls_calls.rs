@@ -7,7 +7,7 @@ use std::thread;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::auth_tokens::seconds;
 use crate::support::app::{App, Connection, Next, Received};
@@ -32,15 +32,6 @@ fn service(tree: &Tree, authority: &Authority, name: &str, names: &[&str], text:
     authority.issue(names, Dates::Now).write(&folder, "client");
     tree.put(&format!("services/{name}/ca.pem"), authority.pem());
     tree.write(name, text);
-}
-
-fn seen(answer: &Value, name: &str) -> Option<String> {
-    let headers = answer["headers"].as_array()?;
-    let found = headers.iter().find(|pair| {
-        let known = pair[0].as_str().unwrap_or_default();
-        known.eq_ignore_ascii_case(name)
-    });
-    found.and_then(|pair| pair[1].as_str().map(str::to_owned))
 }
 
 /// Payments beside its sidecar, which admits orders by its certificate, and
@@ -134,7 +125,11 @@ fn only_the_named_peer_gets_in_and_the_app_sees_who() {
             ("x-service-call", "true"),
             ("x-forwarded-proto", "https"),
         ] {
-            assert_eq!(seen(&answer, name).as_deref(), Some(value), "{name}");
+            assert_eq!(
+                scripts::seen(&answer, name).as_deref(),
+                Some(value),
+                "{name}"
+            );
         }
     }
     // gRPC goes in HTTP/2, agreed on by ALPN.

@@ -21,6 +21,17 @@ pub(crate) fn echo(request: &Received, stream: &mut Connection) -> io::Result<Ne
     Ok(Next::KeepAlive)
 }
 
+/// A header as the app saw it whose [`echo`] this is: of the app itself the
+/// last request may be a health check.
+pub(crate) fn seen(document: &serde_json::Value, name: &str) -> Option<String> {
+    let headers = document["headers"].as_array()?;
+    let found = headers.iter().find(|pair| {
+        let known = pair[0].as_str().unwrap_or_default();
+        known.eq_ignore_ascii_case(name)
+    });
+    found.and_then(|pair| pair[1].as_str().map(str::to_owned))
+}
+
 /// 200 `ok` for everything.
 pub(crate) fn ok(_: &Received, stream: &mut Connection) -> io::Result<Next> {
     stream.respond(200, "Content-Type: text/plain\r\n", b"ok")?;
