@@ -29,7 +29,7 @@ pub(super) struct Bound {
 pub(super) enum Sockets {
     /// Bound for it.
     New(BoundGroup),
-    /// Those of one that is given up with the same commit.
+    /// Those of one that is given up with the same commit, or was not long ago.
     Of(Held),
 }
 
@@ -167,8 +167,8 @@ impl Force {
     /// Whether listeners that were given up are still open there.
     pub(super) fn is_closing(&self, listen: Listen) -> bool {
         let now = Instant::now();
-        let mut closing = self.closing.iter().filter(|(_, until)| *until > now);
-        closing.any(|(held, _)| held.overlaps(listen))
+        let mut closing = self.closing.iter().filter(|one| one.until > now);
+        closing.any(|one| one.held.listen.overlaps(listen))
     }
 
     /// Opens the door that was bound, and closes one that nobody needs any more.

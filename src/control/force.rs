@@ -50,6 +50,16 @@ pub(super) struct Held {
     pub(super) address: SocketAddr,
 }
 
+/// A group of listeners that was given up (SPEC §11).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    pub(super) held: Held,
+    /// They accept until then at least.
+    accepts: Instant,
+    /// They are closed by then.
+    pub(super) until: Instant,
+}
+
 /// A built version.
 #[derive(Debug)]
 pub(super) struct Candidate {
@@ -102,8 +112,8 @@ pub(super) struct Force {
     late: Vec<oneshot::Receiver<()>>,
     settings: Option<Arc<ProcessSettings>>,
     pub(super) listeners: u32,
-    /// Ports given up, whose listeners stay open until then (SPEC §11).
-    pub(super) closing: Vec<(Listen, Instant)>,
+    /// Given up, the last ones last.
+    pub(super) closing: Vec<Closing>,
     retired: Vec<Arc<Snapshot>>,
 }
 
@@ -203,10 +213,13 @@ impl Force {
         self.retired
             .push(self.publisher.publish(Arc::new(snapshot)));
         committed.published = true;
-        let until = Instant::now() + terms.settings.shutdown.accept + CLOSING_TAKES;
-        self.closing.retain(|(_, until)| *until > Instant::now());
-        self.closing
-            .extend(close.iter().map(|held| (held.listen, until)));
+        let (now, shutdown) = (Instant::now(), &terms.settings.shutdown);
+        self.closing.retain(|closing| closing.until > now);
+        self.closing.extend(close.iter().map(|held| Closing {
+            held: *held,
+            accepts: now + shutdown.accept.min(shutdown.deadline),
+            until: now + shutdown.accept + CLOSING_TAKES,
+        }));
         let close: Vec<ListenerId> = close.iter().map(|held| held.id).collect();
         self.adopt(open, &close).await;
         self.sweep();
@@ -287,10 +300,13 @@ impl Force {
     /// pass from one service to another was decided with the claims: who has it
     /// in force gives it up with this commit.
     pub(super) fn bind(&self, listen: Listen) -> Result<Sockets, BindError> {
-        let held = self.services.values().flat_map(|service| {
+        let now = Instant::now();
+        let in_force = self.services.values().flat_map(|service| {
             let exits = service.exits.values();
             exits.chain([&service.listener])
         });
+        let accepting = self.closing.iter().filter(|one| one.accepts > now);
+        let held = in_force.chain(accepting.map(|one| &one.held).rev());
         let mut held = held.filter(|held| held.listen.overlaps(listen));
         let ours = held.clone().next().is_some() || self.is_closing(listen);
         if let Some(same) = held.find(|held| held.listen == listen) {

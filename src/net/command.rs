@@ -28,9 +28,10 @@ pub struct OpenListener<S = ListenerSocket> {
 pub enum ListenerSocket {
     /// Bound, listening, non-blocking.
     Bound(TcpListener),
-    /// It is that of a listener which closes with the same command: who
-    /// connects meanwhile finds it open. A second socket on the address would
-    /// not do: what the kernel has given to the first is reset with it.
+    /// It is that of a listener which closes with the same command, or is
+    /// closing: who connects meanwhile finds it open. A second socket on the
+    /// address would not do: what the kernel has given to the first is reset
+    /// with it.
     Of(ListenerId),
 }
 

@@ -32,7 +32,8 @@ pub async fn accept_loop(
     closed: CancellationToken,
     serve: Rc<dyn Fn(TcpStream, SocketAddr)>,
 ) -> io::Result<()> {
-    let ends = files::accept_ends(lowest_free(&*listener)?);
+    let begins = lowest_free(&*listener).unwrap_or_else(|_| listener.as_raw_fd());
+    let ends = files::accept_ends(begins);
     let mut pause = FIRST_PAUSE;
     let mut short = false;
     let mut complained: Option<Instant> = None;

@@ -15,6 +15,7 @@ mod secure;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -31,7 +32,7 @@ use crate::inbound::{Local, Site, WorkerParts};
 use crate::model::ShutdownSettings;
 use crate::net::deadline::{Clock, Deadlines};
 use crate::net::http1::Spares;
-use crate::net::{ListenerId, ListenerSocket, OpenListener, Permits, WorkerCommand};
+use crate::net::{self, ListenerId, ListenerSocket, OpenListener, Permits, WorkerCommand};
 use crate::outbound::{CallerParts, Directory, Entry};
 use crate::snapshot::{Current, Snapshot};
 use crate::telemetry::log::LogHandle;
@@ -135,10 +136,19 @@ struct Worker {
 
 /// A socket that is being drained alone.
 struct Retiring {
+    id: ListenerId,
     listening: Rc<Listening>,
     /// Where it is a service's.
     port: Option<Rc<Port>>,
     hurry: CancellationToken,
+}
+
+/// One socket more at an address of this process.
+fn bind_own(address: SocketAddr) -> io::Result<Rc<TcpListener>> {
+    let group = net::join_group(Some(address.ip()), address.port(), 1);
+    let mut group = group.map_err(io::Error::other)?;
+    let socket = group.sockets.pop().ok_or(io::ErrorKind::NotFound)?;
+    TcpListener::from_std(socket).map(Rc::new)
 }
 
 impl Worker {
@@ -261,9 +271,9 @@ impl Worker {
         // Two may change their sockets: both are taken before either accepts.
         let open = open.into_iter().filter_map(|one| self.equip(one));
         let open: Vec<Opened> = open.collect();
-        let retired: Vec<Rc<Port>> = close
+        let retired: Vec<(ListenerId, Rc<Port>)> = close
             .iter()
-            .filter_map(|id| self.ports.remove(id))
+            .filter_map(|id| self.ports.remove_entry(id))
             .collect();
         for listener in open {
             match Exit::entry(&listener) {
@@ -277,10 +287,10 @@ impl Worker {
                 continue;
             };
             exit.keep(directory.clone());
-            self.retire(Rc::clone(exit.listening()), None, shutdown);
+            self.retire(*id, Rc::clone(exit.listening()), None, shutdown);
         }
-        for port in retired {
-            self.retire(Rc::clone(port.listening()), Some(port), shutdown);
+        for (id, port) in retired {
+            self.retire(id, Rc::clone(port.listening()), Some(port), shutdown);
         }
         self.hand_over_ports();
     }
@@ -288,6 +298,7 @@ impl Worker {
     /// Drains a socket that is no longer wanted, by the timeline of a process.
     fn retire(
         &mut self,
+        id: ListenerId,
         listening: Rc<Listening>,
         port: Option<Rc<Port>>,
         shutdown: &ShutdownSettings,
@@ -300,6 +311,7 @@ impl Worker {
             hurry: hurry.clone(),
         };
         self.retiring.push(Retiring {
+            id,
             listening: Rc::clone(&listening),
             port,
             hurry,
@@ -336,12 +348,11 @@ impl Worker {
         } = listener;
         let socket = match socket {
             ListenerSocket::Bound(socket) => TcpListener::from_std(socket).map(Rc::new),
-            ListenerSocket::Of(old) => {
-                let port = self.ports.get(&old).map(|port| port.listening());
-                let exit = || self.exits.get(&old).map(|exit| exit.listening());
-                let socket = port.or_else(exit).and_then(|one| one.hand_over());
-                socket.ok_or_else(|| io::ErrorKind::NotConnected.into())
-            }
+            // A worker that was late may never have had it.
+            ListenerSocket::Of(old) => match self.hand_over(old) {
+                Some(socket) => Ok(socket),
+                None => bind_own(address),
+            },
         };
         match socket {
             Ok(socket) => Some(Opened {
@@ -357,6 +368,15 @@ impl Worker {
                 None
             }
         }
+    }
+
+    /// The socket of a listener, which accepts no more.
+    fn hand_over(&self, id: ListenerId) -> Option<Rc<TcpListener>> {
+        let port = self.ports.get(&id).map(|port| port.listening());
+        let exit = || self.exits.get(&id).map(|exit| exit.listening());
+        let mut retiring = self.retiring.iter();
+        let retiring = || retiring.find(|one| one.id == id).map(|one| &one.listening);
+        port.or_else(exit).or_else(retiring)?.hand_over()
     }
 
     fn open_exit(&mut self, listener: Opened, entry: Entry) {

@@ -136,11 +136,20 @@ fn public_ports_change_hands_and_nobody_is_reset() {
         let work = Plain(Request::get("/").header("Connection", "close"));
         Load::start(port, 2, Duration::ZERO, work)
     });
-    for turn in 0..80 {
-        let (first, second) = [(1, 0), (0, 1)][turn % 2];
-        two.write(0, two.public[first], None);
-        two.write(1, two.public[second], None);
+    let reload = |public: [u16; 2]| {
+        two.write(0, public[0], None);
+        two.write(1, public[1], None);
         assert_eq!(daemon.reload().status, 200);
+    };
+    let [first, second, aside] = [two.public[0], two.public[1], free_port()];
+    for _ in 0..30 {
+        reload([second, first]);
+        reload([first, second]);
+        // Given up by the one before the other asks for it.
+        reload([aside, second]);
+        reload([aside, first]);
+        reload([second, first]);
+        reload([first, second]);
     }
     assert_serving(&daemon);
     for load in loads {
