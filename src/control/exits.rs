@@ -1,16 +1,21 @@
-//! Listeners for what apps call: a port per dependency, and the shared door.
+//! Listeners: how they pass from version to version and service to service, and
+//! those for what apps call, a port per dependency and the shared door.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::claims::{Listen, Wanted};
 use super::force::{Candidate, Committed, Force, Held, Refusal};
-use crate::model::{DoorListen, ProcessSettings, ServiceName};
+use crate::model::{DoorListen, ProcessSettings, ServiceName, ShutdownSettings};
 use crate::net::{
     BindError, BoundGroup, ListenerId, ListenerSocket, OpenListener, Purpose, bind_group,
     join_group,
 };
+
+/// A port that is drained may close this much later than planned.
+const CLOSING_TAKES: Duration = Duration::from_secs(1);
 
 /// The open ports of a service's dependencies, by number.
 pub(super) type Exits = BTreeMap<u16, Held>;
@@ -31,6 +36,16 @@ pub(super) enum Sockets {
     New(BoundGroup),
     /// Those of one that is given up with the same commit, or was not long ago.
     Of(Held),
+}
+
+/// A group of listeners that was given up (SPEC §11).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Closing {
+    held: Held,
+    /// They accept until then at least.
+    accepts: Instant,
+    /// They are closed by then.
+    until: Instant,
 }
 
 /// One list of listeners to open per worker.
@@ -164,8 +179,39 @@ impl Force {
         }
     }
 
+    /// Remembers what the workers are told to close.
+    pub(super) fn give_up(&mut self, close: &[Held], shutdown: &ShutdownSettings) {
+        let now = Instant::now();
+        self.closing.retain(|closing| closing.until > now);
+        self.closing.extend(close.iter().map(|held| Closing {
+            held: *held,
+            accepts: now + shutdown.accept.min(shutdown.deadline),
+            until: now + shutdown.accept + CLOSING_TAKES,
+        }));
+    }
+
+    /// Sockets for a port that nobody outside this process holds. Whether it may
+    /// pass from one service to another was decided with the claims: who has it
+    /// in force gives it up with this commit.
+    pub(super) fn bind(&self, listen: Listen) -> Result<Sockets, BindError> {
+        let now = Instant::now();
+        let in_force = self.services.values().flat_map(|service| {
+            let exits = service.exits.values();
+            exits.chain([&service.listener])
+        });
+        let accepting = self.closing.iter().filter(|one| one.accepts > now);
+        let held = in_force.chain(accepting.map(|one| &one.held).rev());
+        let mut held = held.filter(|held| held.listen.overlaps(listen));
+        let ours = held.clone().next().is_some() || self.is_closing(listen);
+        if let Some(same) = held.find(|held| held.listen == listen) {
+            return Ok(Sockets::Of(*same));
+        }
+        let bind = if ours { join_group } else { bind_group };
+        bind(listen.ip, listen.port, self.workers.len()).map(Sockets::New)
+    }
+
     /// Whether listeners that were given up are still open there.
-    pub(super) fn is_closing(&self, listen: Listen) -> bool {
+    fn is_closing(&self, listen: Listen) -> bool {
         let now = Instant::now();
         let mut closing = self.closing.iter().filter(|one| one.until > now);
         closing.any(|one| one.held.listen.overlaps(listen))

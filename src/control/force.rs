@@ -9,21 +9,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::claims::{Clash, Wanted, clashes};
-use super::exits::{Bound, Exits, Opening, Sockets};
+use super::exits::{Bound, Closing, Exits, Opening};
 use super::prepare::BuildRequest;
 use crate::control::claims::Listen;
 use crate::model::{ProcessSettings, ServiceName};
-use crate::net::{
-    BindError, ListenerId, OpenListener, Purpose, WorkerCommand, bind_group, join_group,
-};
+use crate::net::{BindError, ListenerId, OpenListener, Purpose, WorkerCommand};
 use crate::snapshot::{Publisher, Service, Snapshot};
 
 /// A worker that takes longer is reported; its acknowledgement still counts.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Old snapshots kept until nobody reads them (three generations in all).
 const MAX_RETIRED: usize = 2;
-/// A port that is drained may close this much later than planned.
-const CLOSING_TAKES: Duration = Duration::from_secs(1);
 /// Longest wait for readers of old snapshots before the next is published.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -48,16 +44,6 @@ pub(super) struct Held {
     pub(super) listen: Listen,
     /// The real one, also when port 0 was asked for.
     pub(super) address: SocketAddr,
-}
-
-/// A group of listeners that was given up (SPEC §11).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Closing {
-    pub(super) held: Held,
-    /// They accept until then at least.
-    accepts: Instant,
-    /// They are closed by then.
-    pub(super) until: Instant,
 }
 
 /// A built version.
@@ -213,13 +199,7 @@ impl Force {
         self.retired
             .push(self.publisher.publish(Arc::new(snapshot)));
         committed.published = true;
-        let (now, shutdown) = (Instant::now(), &terms.settings.shutdown);
-        self.closing.retain(|closing| closing.until > now);
-        self.closing.extend(close.iter().map(|held| Closing {
-            held: *held,
-            accepts: now + shutdown.accept.min(shutdown.deadline),
-            until: now + shutdown.accept + CLOSING_TAKES,
-        }));
+        self.give_up(&close, &terms.settings.shutdown);
         let close: Vec<ListenerId> = close.iter().map(|held| held.id).collect();
         self.adopt(open, &close).await;
         self.sweep();
@@ -294,26 +274,6 @@ impl Force {
         self.services
             .get(name)
             .is_some_and(|service| service.listener.listen == listen)
-    }
-
-    /// Sockets for a port that nobody outside this process holds. Whether it may
-    /// pass from one service to another was decided with the claims: who has it
-    /// in force gives it up with this commit.
-    pub(super) fn bind(&self, listen: Listen) -> Result<Sockets, BindError> {
-        let now = Instant::now();
-        let in_force = self.services.values().flat_map(|service| {
-            let exits = service.exits.values();
-            exits.chain([&service.listener])
-        });
-        let accepting = self.closing.iter().filter(|one| one.accepts > now);
-        let held = in_force.chain(accepting.map(|one| &one.held).rev());
-        let mut held = held.filter(|held| held.listen.overlaps(listen));
-        let ours = held.clone().next().is_some() || self.is_closing(listen);
-        if let Some(same) = held.find(|held| held.listen == listen) {
-            return Ok(Sockets::Of(*same));
-        }
-        let bind = if ours { join_group } else { bind_group };
-        bind(listen.ip, listen.port, self.workers.len()).map(Sockets::New)
     }
 
     /// Takes the candidates into force; gives each worker its listeners.

@@ -130,14 +130,14 @@ impl Listening {
     }
 
     /// The socket, for whoever accepts from now on; nobody here does any more.
-    /// `None` if it is closed.
+    /// `None` if it is closed, or only its queue is still being served.
     pub(super) fn hand_over(&self) -> Option<Rc<TcpListener>> {
-        let socket = self.socket.borrow().upgrade();
+        let socket = self.socket.borrow().upgrade()?;
         self.closed.cancel();
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
         }
-        socket
+        Some(socket)
     }
 
     /// Closes the socket once its accept queue is served.

@@ -5,6 +5,7 @@
 //! two of them nothing about the configuration changes under a request.
 
 mod ending;
+mod equip;
 mod exit;
 mod keeping;
 mod leaving;
@@ -15,14 +16,12 @@ mod secure;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +31,7 @@ use crate::inbound::{Local, Site, WorkerParts};
 use crate::model::ShutdownSettings;
 use crate::net::deadline::{Clock, Deadlines};
 use crate::net::http1::Spares;
-use crate::net::{self, ListenerId, ListenerSocket, OpenListener, Permits, WorkerCommand};
+use crate::net::{ListenerId, OpenListener, Permits, WorkerCommand};
 use crate::outbound::{CallerParts, Directory, Entry};
 use crate::snapshot::{Current, Snapshot};
 use crate::telemetry::log::LogHandle;
@@ -141,14 +140,6 @@ struct Retiring {
     /// Where it is a service's.
     port: Option<Rc<Port>>,
     hurry: CancellationToken,
-}
-
-/// One socket more at an address of this process.
-fn bind_own(address: SocketAddr) -> io::Result<Rc<TcpListener>> {
-    let group = net::join_group(Some(address.ip()), address.port(), 1);
-    let mut group = group.map_err(io::Error::other)?;
-    let socket = group.sockets.pop().ok_or(io::ErrorKind::NotFound)?;
-    TcpListener::from_std(socket).map(Rc::new)
 }
 
 impl Worker {
@@ -334,49 +325,6 @@ impl Worker {
             }
         }
         self.retiring.retain(|one| !one.listening.is_over());
-    }
-
-    /// The socket of a listener. Without one the port would be dead, and nobody
-    /// would know: the worker ends.
-    fn equip(&self, listener: OpenListener) -> Option<Opened> {
-        let OpenListener {
-            id,
-            slot,
-            purpose,
-            address,
-            socket,
-        } = listener;
-        let socket = match socket {
-            ListenerSocket::Bound(socket) => TcpListener::from_std(socket).map(Rc::new),
-            // A worker that was late may never have had it.
-            ListenerSocket::Of(old) => match self.hand_over(old) {
-                Some(socket) => Ok(socket),
-                None => bind_own(address),
-            },
-        };
-        match socket {
-            Ok(socket) => Some(Opened {
-                id,
-                slot,
-                purpose,
-                address,
-                socket,
-            }),
-            Err(error) => {
-                tracing::error!(%address, %error, "a listener failed");
-                self.broken.cancel();
-                None
-            }
-        }
-    }
-
-    /// The socket of a listener, which accepts no more.
-    fn hand_over(&self, id: ListenerId) -> Option<Rc<TcpListener>> {
-        let port = self.ports.get(&id).map(|port| port.listening());
-        let exit = || self.exits.get(&id).map(|exit| exit.listening());
-        let mut retiring = self.retiring.iter();
-        let retiring = || retiring.find(|one| one.id == id).map(|one| &one.listening);
-        port.or_else(exit).or_else(retiring)?.hand_over()
     }
 
     fn open_exit(&mut self, listener: Opened, entry: Entry) {
